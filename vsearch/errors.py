@@ -1,0 +1,25 @@
+"""The one family of errors that reaches a user.
+
+Every message is a sentence that says what happened, why, and what to do. The command line prints
+it in one line and leaves with `exit_code`; the search page shows it; nothing else is caught there.
+"""
+
+from __future__ import annotations
+
+
+class VsearchError(Exception):
+    """Something the user can understand and mend. The message is shown as it is."""
+
+    exit_code = 2
+
+
+class LibraryError(VsearchError):
+    """The library is missing, locked, damaged or of a newer version."""
+
+
+class ModelError(VsearchError):
+    """A backbone or head cannot be found, loaded or used with this library."""
+
+
+class MediaError(VsearchError):
+    """A file cannot be read as video. The message is the reason stored with the file."""
