@@ -1,0 +1,28 @@
+"""Everything with weights: backbones, heads, the built-in model. Knows nothing of libraries, SQL or the CLI."""
+
+from vsearch.models.backbone import Backbone, Preprocess, list_backbones, load_backbone
+from vsearch.models.encoder import (
+    Encoder,
+    Head,
+    Window,
+    ZeroShotHead,
+    load_encoder,
+    load_head,
+    normalise,
+    plan_windows,
+)
+
+__all__ = [
+    "Backbone",
+    "Encoder",
+    "Head",
+    "Preprocess",
+    "Window",
+    "ZeroShotHead",
+    "list_backbones",
+    "load_backbone",
+    "load_encoder",
+    "load_head",
+    "normalise",
+    "plan_windows",
+]

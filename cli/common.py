@@ -1,0 +1,108 @@
+"""What every verb shares: options, errors, and safe, scriptable output."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from vsearch.errors import VsearchError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", metavar="DIR", help="Library folder (default: found upward, like git).", show_default=False),
+]  # fmt: skip
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+SCHEMA_VERSION = 1  # of every JSON object we print; see docs/json.md
+
+EXIT_NOTHING, EXIT_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn what can go wrong in a verb into one line on stderr and the right exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except VsearchError as error:
+            note(f"vsearch: {error}")
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            note("vsearch: interrupted; what was finished is kept")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:  # `vsearch query … | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except Exception as error:
+            if isinstance(error, typer.Exit) or os.environ.get("VSEARCH_DEBUG"):
+                raise
+            kind = type(error).__name__
+            note(f"vsearch: unexpected fault ({kind}: {error}); VSEARCH_DEBUG=1 shows where, please report it")
+            raise typer.Exit(EXIT_ERROR) from None
+
+    return guarded
+
+
+def note(text: str) -> None:
+    """A line for the person, on stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isprintable() or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+        text = json.dumps(value)  # file names that are not UTF-8 stay reversible as \udcXX escapes
+    print(text)
+
+
+def printable(text: str) -> str:
+    """File names are hostile input: control characters and undecodable bytes become visible escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def timecode(ms: int) -> str:
+    """Milliseconds -> HH:MM:SS.mmm"""
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}.{ms:03d}"
+
+
+def parse_time(text: str) -> int:
+    """'95', '1:35', '00:01:35.250' -> milliseconds. Raises VsearchError."""
+    try:
+        parts = [float(p) for p in text.strip().split(":")]
+        if not 1 <= len(parts) <= 3 or any(p < 0 for p in parts):
+            raise ValueError
+    except ValueError:
+        raise VsearchError(f"not a time: {text!r}; write seconds (95.5) or HH:MM:SS.mmm") from None
+    return round(sum(p * 60**i for i, p in enumerate(reversed(parts))) * 1000)
+
+
+def short_path(path: str | Path) -> str:
+    """Relative to the working directory when that is shorter."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive on Windows
+        return str(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def human_size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,53 @@
+"""`vsearch index`: make videos searchable."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vsearch.cli.common import EXIT_SOME_FAILED, DeviceOption, JsonOption, LibraryOption, note, print_json, verb
+from vsearch.cli.common import SCHEMA_VERSION, printable
+
+
+@verb
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders and files.", show_default=False)],
+    library: LibraryOption = None,
+    model: Annotated[str | None, typer.Option(help="Backbone; see `vsearch models list`.", show_default="mini")] = None,
+    fps: Annotated[float, typer.Option(min=0.01, max=60, help="Sampled frames a second.")] = 2.0,
+    device: DeviceOption = "auto",
+    decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames encoded at once.")] = 16,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    progress: Annotated[str, typer.Option(help="auto, bar, plain, json or none.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Find videos under PATH and make them searchable. Run it again after adding, moving or changing files.
+
+    Exit code 0 when all is well, 3 when it finished but some files failed (`vsearch status` says why).
+    """
+    from vsearch.cli.progress import reporter
+    from vsearch.indexer import IndexOptions, index_videos
+    from vsearch.library import find_library
+
+    options = IndexOptions(
+        model=model, fps=fps, device=device, decoder=decoder, workers=workers, batch_size=batch_size,
+        retry_failed=retry_failed, dry_run=dry_run,
+    )  # fmt: skip
+    with reporter(progress) as report:
+        summary = index_videos(find_library(library), paths, options, report)
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, **asdict(summary)})
+    for line in summary.lines():
+        note(line)
+    for path, reason in summary.failures[:10]:
+        note(f"  failed: {printable(path)}: {reason}")
+    if len(summary.failures) > 10:
+        note(f"  … and {len(summary.failures) - 10} more; `vsearch status` lists them")
+    if summary.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)

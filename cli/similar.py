@@ -1,0 +1,35 @@
+"""`vsearch similar`: moments that look like a given one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vsearch.cli import output
+from vsearch.cli.common import EXIT_NOTHING, JsonOption, LibraryOption, note, parse_time, verb
+from vsearch.errors import VsearchError
+
+
+@verb
+def similar(
+    moment: Annotated[str, typer.Argument(metavar="VIDEO@TIME", help="Such as trip.mp4@1:35.", show_default=False)],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many videos to show.")] = 10,
+    as_json: JsonOption = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one hit a line, as JSON.")] = False,
+    library: LibraryOption = None,
+) -> None:
+    """Find moments that look like what VIDEO shows at TIME."""
+    from vsearch.library import Library, find_library
+    from vsearch.retriever import search_similar
+
+    video, at, time = moment.rpartition("@")
+    if not at:
+        raise VsearchError(f"write VIDEO@TIME, such as {moment}@1:35")
+    with Library.open(find_library(library)) as opened:
+        answer = search_similar(opened, opened.video(video), parse_time(time), number=number)
+        opened.remember_hits([(hit.video_id, hit.start_ms, hit.end_ms) for hit in answer.hits])
+    output.print_hits(answer, output.chosen_format(as_json=as_json, jsonl=jsonl))
+    if not answer.hits:
+        note("nothing found")
+        raise typer.Exit(EXIT_NOTHING)

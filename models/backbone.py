@@ -1,0 +1,219 @@
+"""Backbones: frozen image-text pairs of towers, loaded through open_clip.
+
+A backbone turns sampled frames and sentences into vectors of one space. Its weights are never changed
+by anything in here, which is why its frame vectors can be kept for ever (see `library/frames.py`).
+
+A name is one of
+    mini                       the built-in model (no download, CPU friendly)
+    ViT-B-32:openai            any open_clip architecture with a pretrained tag (downloaded once)
+    ViT-B-32:/path/to/file     the same with weights from a local file
+    hf-hub:ORG/REPO            a model on the Hugging Face hub that carries an open_clip config
+    /path/to/folder            a folder holding open_clip_config.json and its weights
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vsearch.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+MINI_DIR = Path(__file__).parent / "mini"
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a frame becomes a tower's input: size in pixels, RGB mean and std of values in 0..1."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"  # 'shortest' (then centre crop), 'squash' or 'longest' (then pad)
+
+
+class Backbone:
+    """A loaded backbone. `identity` = architecture + weights hash + preprocessing."""
+
+    def __init__(
+        self, name: str, clip: torch.nn.Module, tokenizer: Callable[..., torch.Tensor], pre: Preprocess, device: str
+    ) -> None:
+        import torch
+
+        self.name = name
+        self.preprocess = pre
+        self.device = device
+        self.tokenizer = tokenizer
+        self.identity = _identity(name, clip, pre)
+        self.clip = clip.eval().requires_grad_(False).to(device)
+        self.dim = int(self.encode_texts(["a"]).shape[1])
+        # (x / 255 - mean) / std as one multiply-add on raw bytes, shape (1, 3, 1, 1)
+        std = torch.tensor(pre.std).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * std)).to(device)
+        self._shift = (-torch.tensor(pre.mean).view(1, 3, 1, 1) / std).to(device)
+
+    def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(N, S, S, 3) uint8 RGB, already of the preprocessing's size -> (N, D) float32, not normalised."""
+        import torch
+
+        with torch.inference_mode(), self._precision():
+            pixels = torch.from_numpy(frames).to(self.device)
+            # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
+            x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
+            return self.clip.encode_image(x).float().cpu().numpy()  # type: ignore[operator]
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """N sentences -> (N, D) float32, not normalised. Sentences over the context length are cut."""
+        import torch
+
+        with torch.inference_mode(), self._precision():
+            tokens = self.tokenizer(list(texts)).to(self.device)  # (N, 77)
+            return self.clip.encode_text(tokens).float().cpu().numpy()  # type: ignore[operator]
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        import torch
+
+        if not self.device.startswith("cuda"):
+            return nullcontext()
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.autocast("cuda", dtype=dtype)
+
+
+def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
+    """Load the backbone of that name (see the module's text).
+
+    Raises ModelError: unknown name, missing or unfitting weights, no such device, no network for a download.
+    """
+    device = resolve_device(device)
+    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))  # open_clip logs to the root
+    if name == "mini":
+        return _load_mini(device)
+    return _load_open_clip(name, device)
+
+
+def resolve_device(device: str) -> str:
+    """'auto' | 'cpu' | 'cuda' | 'cuda:N' -> a torch device that is there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ModelError("no CUDA device is available; use --device cpu or auto")
+        return device
+    raise ModelError(f"unknown device {device!r}; use auto, cpu or cuda")
+
+
+def list_backbones() -> list[tuple[str, str]]:
+    """(name, note) of everything `load_backbone` takes by name, the built-in model first."""
+    import open_clip
+
+    named = [(f"{arch}:{tag}", "open_clip, downloaded on first use") for arch, tag in open_clip.list_pretrained()]
+    return [("mini", "built in, no download"), *named]
+
+
+def mini_calibration() -> dict[str, Any] | None:
+    """Score quantiles of related and unrelated text-moment pairs that travel with `mini`."""
+    path = MINI_DIR / "calibration.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _load_mini(device: str) -> Backbone:
+    import open_clip
+
+    from vsearch.models.compact import load_compact
+
+    config = json.loads((MINI_DIR / "config.json").read_text())
+    model_cfg = dict(config["model_cfg"])
+    clip = open_clip.model.CLIP(**model_cfg)
+    clip.load_state_dict(load_compact(MINI_DIR / "weights.safetensors"), strict=True)
+    return Backbone("mini", clip, open_clip.SimpleTokenizer(), _preprocess(config["preprocess_cfg"]), device)
+
+
+def _load_open_clip(name: str, device: str) -> Backbone:
+    import open_clip
+
+    arch, _, tag = name.partition(":")
+    kwargs: dict[str, Any] = {}
+    if Path(name).is_dir():
+        arch, tag = f"local-dir:{Path(name).resolve()}", ""
+    elif arch in ("hf-hub", "local-dir"):
+        arch, tag = name, ""
+    elif arch not in open_clip.list_models():
+        raise ModelError(f"unknown model {arch!r}; `vsearch models list` shows the names")
+    elif not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
+        raise ModelError(f"model {arch!r} needs weights: {arch}:TAG (tags: {tags}) or {arch}:/path/to/weights")
+    elif Path(tag).is_file():
+        # A bare file says nothing of its preprocessing; the architecture's own tags do when they agree.
+        kwargs["force_preprocess_cfg"] = _agreed_preprocess(arch)
+    elif tag not in open_clip.list_pretrained_tags_by_model(arch):
+        raise ModelError(f"{tag!r} is neither a pretrained tag of {arch} nor a weights file")
+    else:
+        kwargs["force_quick_gelu"] = bool(open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu"))
+    try:
+        clip = open_clip.create_model(
+            arch, pretrained=tag or None, load_weights=True, require_pretrained=True, **kwargs
+        )
+        tokenizer = open_clip.get_tokenizer(arch)
+    except Exception as fault:  # hub, file format and shape errors have no common type in open_clip
+        first_line = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+        raise ModelError(
+            f"cannot load model {name!r}: {first_line[:300]} (no network? give a local file or folder instead)"
+        ) from fault
+    return Backbone(name, clip, tokenizer, _preprocess(open_clip.get_model_preprocess_cfg(clip)), device)
+
+
+def _preprocess(cfg: dict[str, Any]) -> Preprocess:
+    size = cfg["size"]
+    if isinstance(size, (list, tuple)):
+        if len(set(size)) != 1:
+            raise ModelError(f"this model takes pictures of {size[0]}x{size[1]}; only square inputs are supported")
+        size = size[0]
+    return Preprocess(
+        int(size), tuple(cfg["mean"]), tuple(cfg["std"]), cfg.get("interpolation", "bicubic"),
+        cfg.get("resize_mode", "shortest"),
+    )  # fmt: skip
+
+
+def _agreed_preprocess(arch: str) -> dict[str, Any]:
+    """The preprocessing that all pretrained tags of an architecture share (open_clip issue #1068)."""
+    import open_clip
+
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    seen = []
+    for tag in open_clip.list_pretrained_tags_by_model(arch):
+        cfg = open_clip.get_pretrained_cfg(arch, tag)
+        values = {k: cfg[k] for k in keys if cfg.get(k) is not None}
+        if values not in seen:
+            seen.append(values)
+    if len(seen) > 1:
+        raise ModelError(
+            f"weights of {arch} come with different preprocessings, and a bare file does not say which is its own; "
+            "give a folder with open_clip_config.json and the weights instead"
+        )
+    return seen[0] if seen else {}
+
+
+def _identity(name: str, clip: torch.nn.Module, pre: Preprocess) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(json.dumps(asdict(pre), sort_keys=True).encode())
+    for key, tensor in sorted(clip.state_dict().items()):
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    label = Path(name).name if Path(name).exists() else name.partition(":")[0] if ":/" in name else name
+    return f"{label}@{digest.hexdigest()}"

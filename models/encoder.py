@@ -1,0 +1,159 @@
+"""Encoders: a backbone and a head together turn frames into moment vectors and sentences into query vectors.
+
+The head is the light part on top of stored frame vectors: it decides the windows, pools the frames of a
+window into a moment, and wraps a sentence in prompts. The zero-shot head below has no weights; trained heads
+(recipes) offer the same few methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vsearch.models.backbone import Backbone, load_backbone, mini_calibration
+
+Vectors = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A moment to be: start and end in ms of the video, and its frames `first:last` (last exclusive)."""
+
+    start_ms: int
+    end_ms: int
+    first: int
+    last: int
+
+
+class Head(Protocol):
+    """What an encoder needs of a head. `identity` = recipe + weights hash + windowing."""
+
+    identity: str
+    window_s: float
+    overlap: float
+
+    def spec(self) -> dict[str, Any]: ...
+
+    def embed_windows(
+        self, frames: Vectors, times_ms: npt.NDArray[np.int64], windows: Sequence[Window]
+    ) -> npt.NDArray[np.float32]: ...
+
+    def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class ZeroShotHead:
+    """Two-step L2 mean pooling (CLIP4Clip meanP, section 3.3) and hand-written sentence templates.
+
+    The vectors of several templates are normalised and averaged.
+    """
+
+    window_s: float = 8.0
+    overlap: float = 0.5
+    templates: tuple[str, ...] = ("{}",)
+
+    @property
+    def identity(self) -> str:
+        return "zero-shot@" + _digest(self.spec())
+
+    def spec(self) -> dict[str, Any]:
+        return {
+            "recipe": "zero-shot",
+            "window_s": self.window_s,
+            "overlap": self.overlap,
+            "templates": list(self.templates),
+            "frame_space": True,  # moments live in the space of frame vectors, so frames can re-rank them
+        }
+
+    def embed_windows(
+        self, frames: Vectors, times_ms: npt.NDArray[np.int64], windows: Sequence[Window]
+    ) -> npt.NDArray[np.float32]:
+        """(T, D) frame vectors -> (M, D) float32 unit vectors, one a window."""
+        unit = normalise(frames)
+        return normalise(np.stack([unit[w.first : w.last].mean(axis=0) for w in windows]))
+
+    def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]:
+        """N sentences -> (N, D) float32 unit vectors."""
+        per_template = [
+            normalise(backbone.encode_texts([t.format(text) for text in texts])) for t in self.templates
+        ]
+        return normalise(np.mean(per_template, axis=0))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A backbone and a head. `spec` is what the library keeps, enough to load it again or to refuse."""
+
+    backbone: Backbone
+    head: Head
+
+    @property
+    def identity(self) -> str:
+        return f"{self.backbone.identity}+{self.head.identity}"
+
+    def spec(self) -> dict[str, Any]:
+        return {
+            "model": self.backbone.name,
+            "backbone": self.backbone.identity,
+            "dim": self.backbone.dim,
+            "head": self.head.spec(),
+            "calibration": mini_calibration() if self.backbone.name == "mini" else None,
+        }
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """N sentences -> (N, D) float32 unit vectors."""
+        return self.head.embed_texts(texts, self.backbone)
+
+
+def load_encoder(spec: dict[str, Any], device: str = "auto") -> Encoder:
+    """The encoder that a library's spec names. The caller compares identities."""
+    return Encoder(load_backbone(spec["model"], device), load_head(spec["head"]))
+
+
+def load_head(spec: dict[str, Any]) -> Head:
+    """The head of a stored spec; no backbone is needed to re-embed stored frame vectors."""
+    return ZeroShotHead(spec["window_s"], spec["overlap"], tuple(spec["templates"]))
+
+
+def plan_windows(
+    times_ms: npt.NDArray[np.int64], duration_ms: int, window_s: float, overlap: float
+) -> list[Window]:
+    """Windows over a video's sampled frames: every `window_s * (1 - overlap)` s, the last one ending with it.
+
+    times_ms: (T,) sorted. A video no longer than a window is one moment. Windows without a frame (a hole in a
+    damaged file) are left out.
+    """
+    if len(times_ms) == 0:
+        return []
+    duration_ms = max(duration_ms, int(times_ms[-1]) + 1)
+    length = round(window_s * 1000)
+    stride = max(1, round(length * (1 - overlap)))
+    starts = list(range(0, max(1, duration_ms - length + 1), stride))
+    tail = duration_ms - starts[-1] - length
+    if tail > length * overlap / 2:
+        starts.append(duration_ms - length)
+    elif tail > 0:  # a short rest is no moment of its own: the last window shifts to end with the video
+        starts[-1] += tail
+    windows = []
+    for start in starts:
+        end = min(start + length, duration_ms)
+        first, last = (int(i) for i in np.searchsorted(times_ms, [start, end]))
+        if first < last:
+            windows.append(Window(start, end, first, last))
+    return windows
+
+
+def normalise(vectors: Vectors) -> npt.NDArray[np.float32]:
+    """Rows to unit length; a zero row stays zero."""
+    wide = np.asarray(vectors, dtype=np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
+
+
+def _digest(spec: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(spec, sort_keys=True).encode(), digest_size=8).hexdigest()

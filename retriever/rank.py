@@ -1,0 +1,94 @@
+"""From candidate moments to an ordered answer: re-rank with frames, merge overlaps, group by video.
+
+Pure functions over numpy arrays; nothing here knows of files, SQL or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Temperature of query-scored pooling: Bain et al., "A CLIP-Hitchhiker's Guide to Long Video Retrieval", 2022.
+POOLING_TAU = 0.1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A moment of a video with its similarity to the query (cosine, -1..1)."""
+
+    video_id: int
+    start_ms: int
+    end_ms: int
+    score: float
+
+
+@dataclass(frozen=True)
+class VideoAnswer:
+    """A video's best moment first, then its other moments, by score."""
+
+    moments: tuple[Scored, ...]
+
+    @property
+    def best(self) -> Scored:
+        return self.moments[0]
+
+
+def query_scored_similarity(
+    frames: npt.NDArray[np.floating[Any]], query: npt.NDArray[np.float32], tau: float = POOLING_TAU
+) -> float:
+    """Cosine of the query with frames pooled by how well each fits it: v(q) = sum_t softmax_t(cos/tau) x_t.
+
+    frames: (T, D), any length of row; query: (D,), unit.
+    """
+    unit = np.asarray(frames, dtype=np.float32)
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    cosines = unit @ query  # (T,)
+    weights = np.exp((cosines - cosines.max()) / tau)
+    pooled = (weights / weights.sum()) @ unit
+    return float(pooled @ query / max(float(np.linalg.norm(pooled)), 1e-12))
+
+
+def merge_overlaps(moments: Sequence[Scored], margin: float) -> list[Scored]:
+    """One moment for each run of overlapping ones of a video, best first.
+
+    From the best moment down: overlapping (or touching) neighbours that score within `margin` of it belong to
+    the same event and widen it; weaker neighbours that overlap the result are dropped. Ties: earlier first.
+    """
+    rest = sorted(moments, key=_order)
+    merged: list[Scored] = []
+    while rest:
+        best = rest.pop(0)
+        start, end = best.start_ms, best.end_ms
+        grown = True
+        while grown:
+            grown = False
+            for m in rest:
+                touches = m.start_ms <= end and m.end_ms >= start
+                if touches and m.score >= best.score - margin and (m.start_ms < start or m.end_ms > end):
+                    start, end, grown = min(start, m.start_ms), max(end, m.end_ms), True
+        merged.append(replace(best, start_ms=start, end_ms=end))
+        rest = [m for m in rest if m.end_ms <= start or m.start_ms >= end]
+    return merged
+
+
+def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
+    """Merge each video's overlapping moments, then order videos by their best one. Deterministic.
+
+    The margin is half the spread of this query's candidates, so it needs no knowledge of a model's scale.
+    """
+    if not moments:
+        return []
+    margin = 0.5 * float(np.std([m.score for m in moments]))
+    by_video: dict[int, list[Scored]] = {}
+    for m in moments:
+        by_video.setdefault(m.video_id, []).append(m)
+    answers = [VideoAnswer(tuple(merge_overlaps(found, margin))) for found in by_video.values()]
+    return sorted(answers, key=lambda a: _order(a.best))
+
+
+def _order(m: Scored) -> tuple[float, int, int, int]:
+    return (-m.score, m.video_id, m.start_ms, m.end_ms)

@@ -1,0 +1,87 @@
+"""The house plan: which room may import which, and what must not be imported early."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "cli": {"cli", "indexer", "retriever", "models", "library", "webui"},
+    "webui": {"webui", "indexer", "retriever", "models", "library"},
+    "indexer": {"indexer", "models", "library"},
+    "retriever": {"retriever", "models", "library"},
+    "models": {"models"},
+    "library": {"library"},
+}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("vsearch.")} & set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_only_what_the_plan_allows(room: str) -> None:
+    for file in (ROOT / room).rglob("*.py"):
+        assert imported_rooms(file) <= MAY_IMPORT[room], file.relative_to(ROOT)
+
+
+def test_no_code_imports_a_bare_folder_name() -> None:
+    for room in (*MAY_IMPORT, "benchmarks", "tests"):
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    tops = {alias.name.split(".")[0] for alias in node.names}
+                else:
+                    from_top = isinstance(node, ast.ImportFrom) and not node.level and node.module
+                    tops = {node.module.split(".")[0]} if from_top else set()
+                assert not tops & set(MAY_IMPORT), file.relative_to(ROOT)
+
+
+def test_every_package_folder_is_listed_for_installation() -> None:
+    import tomllib
+
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {
+        "vsearch." + ".".join(init.parent.relative_to(ROOT).parts)
+        for room in MAY_IMPORT
+        for init in (ROOT / room).rglob("__init__.py")
+    }
+    assert listed == found | {"vsearch"}
+
+
+def test_no_pickle_and_no_unsafe_torch_load() -> None:
+    for room in (*MAY_IMPORT, "benchmarks"):
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                    assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), file
+                if isinstance(node, ast.Import):
+                    assert not {alias.name for alias in node.names} & {"shelve", "dill", "joblib"}, file
+
+
+HEAVY = "torch open_clip faiss gradio av decord transformers"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["index", "--help"], ["query", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['vsearch'] + {arguments!r}\n"
+        "from vsearch.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code in (0, None), end.code\n"
+        f"print([m for m in {HEAVY!r}.split() if m in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().splitlines()[-1] == "[]"

@@ -1,0 +1,5 @@
+"""`python -m vsearch` is the `vsearch` command."""
+
+from vsearch.cli import main
+
+main()
