@@ -1,0 +1,57 @@
+"""What is on disk: catalogue, frame vectors, vector index. Knows nothing of models, decoding or the CLI.
+
+library/
+  catalogue.sqlite        the truth
+  frames/<xx>/<sha>.npy   frame vectors and times, named by content
+  index/<token>.faiss     generations of the vector index, derived
+  thumbs/<xx>/<sha>.jpg   posters
+  index.lock              held by the one writer
+"""
+
+from vsearch.library.frames import FrameStore
+from vsearch.library.library import Library
+from vsearch.library.location import find_library
+from vsearch.library.planning import Job, Plan, Scan
+from vsearch.library.records import (
+    FAILED,
+    INDEXED,
+    MISSING,
+    PARTIAL,
+    EncoderInfo,
+    FoundFile,
+    FrameSet,
+    FrameSetInfo,
+    Generation,
+    MediaInfo,
+    Moment,
+    NewMoment,
+    Recorded,
+    StoredFrames,
+    Summary,
+    Video,
+)
+
+__all__ = [
+    "FAILED",
+    "INDEXED",
+    "MISSING",
+    "PARTIAL",
+    "EncoderInfo",
+    "FoundFile",
+    "FrameSet",
+    "FrameSetInfo",
+    "FrameStore",
+    "Generation",
+    "Job",
+    "Library",
+    "MediaInfo",
+    "Moment",
+    "NewMoment",
+    "Plan",
+    "Recorded",
+    "Scan",
+    "StoredFrames",
+    "Summary",
+    "Video",
+    "find_library",
+]

@@ -1,0 +1,129 @@
+"""Files that are either wholly there or not there at all, and a clear word when the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from vsearch.errors import LibraryError
+
+TEMPORARY = ".part-"  # prefix of names that are not yet, and after a crash never were, part of the library
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class HashingFile:
+    """A file being written whose SHA-256 is known at the end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._file.write(data)
+        self._sha256.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+@contextlib.contextmanager
+def new_file(folder: Path, *, sync: bool = True) -> Iterator[tuple[HashingFile, Path]]:
+    """A temporary file in `folder` to write into; it is on the disk when the block is left.
+
+    The caller then renames it with `put_in_place`. On any failure it is removed, so the folder is as before.
+    """
+    with disk_errors(folder):
+        make_folder(folder)
+        temporary = folder / f"{TEMPORARY}{secrets.token_hex(12)}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+        handle = os.open(temporary, flags, mode_like(folder) & 0o666)
+    try:
+        with disk_errors(folder), open(handle, "wb") as file:
+            yield HashingFile(file), temporary
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def put_in_place(temporary: Path, final: Path, *, sync: bool = True) -> None:
+    """Rename within one file system, and make the new name last through a power cut."""
+    try:
+        with disk_errors(final):
+            make_folder(final.parent)
+            os.replace(temporary, final)
+            if sync:
+                for folder in {temporary.parent, final.parent}:
+                    sync_folder(folder)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, as private as its nearest existing parent in the library (0700 for a new library)."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=mode_like(folder.parent))
+            sync_folder(folder.parent)
+
+
+def mode_like(folder: Path) -> int:
+    return folder.stat().st_mode & 0o777
+
+
+def sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # no such operation there; NTFS journals the rename
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turns the operating system's errors about the library's own files into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise disk_full(where) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise LibraryError(
+                f"The library at {where} cannot be written ({error.strerror}): "
+                "check who owns the folder and whether its disk is read-only."
+            ) from error
+        raise
+
+
+def disk_full(where: Path) -> LibraryError:
+    return LibraryError(
+        f"No room is left on the disk of {where}: free some space and run the command again; "
+        "the library is as it was before."
+    )
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""The frame store: one `.npy` file for the sampled frames of one video by one backbone.
+
+A record a frame, `[("time_ms", "<i8"), ("vector", "<f2", (D,))]`, so one memory-map gives both, and NumPy
+alone can read the file. The file's name is the SHA-256 of its bytes: writers on several machines can work
+side by side without a lock, a name never changes its meaning, and a damaged file betrays itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vsearch.errors import LibraryError
+from vsearch.library.disk import TEMPORARY, file_sha256, new_file, put_in_place
+from vsearch.library.records import FrameSet, StoredFrames
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+FRAMES = "frames"
+_CHUNK = 8192  # records assembled at a time: 8 MB at D = 512
+
+
+class FrameStore:
+    """The folder `frames/`. Knows files, not the catalogue; safe to use in workers."""
+
+    def __init__(self, library: Path) -> None:
+        self.folder = library / FRAMES
+
+    def path(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def put(
+        self,
+        fingerprint: str,
+        backbone: str,
+        fps: float,
+        vectors: npt.NDArray[np.floating[Any]],
+        times_ms: npt.NDArray[np.int64],
+    ) -> StoredFrames:
+        """Write frames and make them last; the catalogue learns of them through `Library.record_indexed`.
+
+        vectors (T, D), stored as float16; times_ms (T,) int64, ascending; T >= 1. Raises LibraryError
+        when the disk is full, ValueError for frames that make no sense.
+        """
+        import numpy as np
+
+        count, dim = vectors.shape
+        if count == 0 or times_ms.shape != (count,):
+            raise ValueError(f"frames of shape {vectors.shape} with times of shape {times_ms.shape}")
+        if count > 1 and not bool((np.diff(times_ms) >= 0).all()):
+            raise ValueError("frame times must ascend")
+        kind = _record(dim)
+        header = np.lib.format.header_data_from_array_1_0(np.empty(0, kind)) | {"shape": (count,)}
+        # Fans out over 256 folders only at the end: the name is known when all is written.
+        with new_file(self.folder) as (file, temporary):
+            np.lib.format.write_array_header_1_0(file, header)
+            for first in range(0, count, _CHUNK):
+                part = vectors[first : first + _CHUNK].astype("<f2")
+                if not np.isfinite(part).all():
+                    raise ValueError("frame vectors must be finite in float16")
+                records = np.empty(len(part), kind)
+                records["time_ms"] = times_ms[first : first + _CHUNK]
+                records["vector"] = part
+                file.write(records.tobytes())
+        put_in_place(temporary, self.path(file.sha256))
+        return StoredFrames(file.sha256, fingerprint, backbone, fps, count, dim, file.bytes)
+
+    def read(self, stored: StoredFrames) -> FrameSet:
+        """Memory-map frames. Raises LibraryError when the file is gone or not of the recorded shape."""
+        import numpy as np
+
+        path = self.path(stored.name)
+        try:
+            if path.stat().st_size != stored.bytes:
+                raise ValueError("size")
+            records = np.load(path, mmap_mode="r", allow_pickle=False)
+            if records.dtype != _record(stored.dim) or records.shape != (stored.count,):
+                raise ValueError("shape")
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise LibraryError(
+                f"The stored frames {path.name} are missing or damaged: run `vsearch verify --repair`."
+            ) from error
+        return FrameSet(times_ms=records["time_ms"], vectors=records["vector"])
+
+    def sound(self, stored: StoredFrames) -> bool:
+        """Whether the file is there and every byte of it is as it was written."""
+        try:
+            return file_sha256(self.path(stored.name)) == stored.name
+        except OSError:
+            return False
+
+    def names(self) -> set[str]:
+        """Names of all complete frame files on the disk."""
+        return {path.stem for path in self.folder.glob("??/*.npy")}
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files. While a writer is at work they may be alive."""
+        return sorted(self.folder.glob(f"{TEMPORARY}*"))
+
+
+def _record(dim: int) -> np.dtype[Any]:
+    import numpy as np
+
+    return np.dtype([("time_ms", "<i8"), ("vector", "<f2", (dim,))])

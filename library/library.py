@@ -1,0 +1,443 @@
+"""An open library: the one object that the other rooms hold."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from vsearch.errors import LibraryError
+from vsearch.library import migrations, publishing, queries, recording
+from vsearch.library.catalogue import (
+    Catalogue,
+    EncoderRow,
+    FrameSetRow,
+    GarbageRow,
+    GenerationRow,
+    MetaRow,
+    TextVectorRow,
+    VideoRow,
+    connect_sqlite,
+    database_errors,
+)
+from vsearch.library.disk import TEMPORARY, disk_errors, new_file, put_in_place
+from vsearch.library.frames import FrameStore
+from vsearch.library.location import CATALOGUE
+from vsearch.library.lock import WriterLock
+from vsearch.library.planning import Plan, Scan, make_plan
+from vsearch.library.records import (
+    Embed,
+    EncoderInfo,
+    FoundFile,
+    FrameSet,
+    FrameSetInfo,
+    Generation,
+    MediaInfo,
+    Moment,
+    NewMoment,
+    Recorded,
+    StoredFrames,
+    Summary,
+    Video,
+)
+from vsearch.library.rows import Roots, to_encoder, to_generation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from vsearch.library.index import IndexView
+
+_log = logging.getLogger(__name__)
+_OWN = ("catalogue", "index", "frames", "thumbs", TEMPORARY)  # how names in a library's folder begin
+_CACHED_TEXTS = 10_000
+
+
+class Library:
+    """Catalogue, frame vectors and index in one folder. Use `Library.open` in a `with` block.
+
+    Reading needs no lock and may go on beside a writer. Every writing method takes the writer's lock for its
+    duration; an indexing run holds it throughout with `writing()`.
+    """
+
+    def __init__(self, path: Path, catalogue: Catalogue) -> None:
+        self.path = path
+        self.frame_store = FrameStore(path)
+        self._catalogue = catalogue
+        self._lock = WriterLock(path / "index.lock")
+        self._writers = 0
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = False, url: str | None = None) -> Library:
+        """Open the library in the folder `path`, or make it there. `url`: an SQLAlchemy URL of a catalogue
+        kept elsewhere.
+
+        Raises LibraryError when there is none, when the folder is something else's, when it was made by a
+        newer vsearch, or when it cannot be read.
+        """
+        path = path.expanduser().resolve()
+        if url is None and not (path / CATALOGUE).is_file():
+            _check_new(path, create)
+        with disk_errors(path), database_errors(path):
+            if create and not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(mode=0o700, exist_ok=True)
+            engine = connect_sqlite(path / CATALOGUE) if url is None else create_engine(url)
+            try:
+                found = migrations.schema_of(engine)
+                if found is None and not create:
+                    raise _none_here(path)
+                if found is None:
+                    migrations.create(engine)
+                else:
+                    migrations.migrate(engine, found, path)
+            except BaseException:
+                engine.dispose()
+                raise
+        return cls(path, Catalogue(engine, path))
+
+    def close(self) -> None:
+        self._lock.release()
+        self._catalogue.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the writer's lock; may be nested. Raises LibraryError when another process holds it."""
+        if self._writers == 0:
+            self._lock.acquire()
+        self._writers += 1
+        try:
+            if self._writers == 1:
+                self._sweep()
+            yield
+        finally:
+            self._writers -= 1
+            if self._writers == 0:
+                self._lock.release()
+
+    # Indexing
+
+    def plan(
+        self,
+        scan: Scan,
+        fingerprint: Callable[[Path], str],
+        backbone: str,
+        fps: float,
+        *,
+        retry_failed: bool = False,
+    ) -> Plan:
+        """What an indexing run has to do. Changes nothing; see planning.py."""
+        with self._catalogue.read() as session:
+            known = queries.videos(session, self._roots(session))
+            stored = queries.stored_contents(session, backbone, fps)
+        return make_plan(
+            scan, known, stored, fingerprint, retry_failed=retry_failed, gone=_lost_its_file, empty=_empty
+        )
+
+    def apply_plan(self, plan: Plan) -> None:
+        """Do everything of a plan that needs no decoding, in one transaction."""
+        with self.writing(), self._catalogue.write() as session:
+            recording.apply_plan(session, self._roots(session), plan)
+
+    def register_encoder(self, identity: str, backbone: str, head: str, spec: Mapping[str, object]) -> int:
+        """The id of an encoder, recorded at its first use. `spec` must survive JSON."""
+        with self.writing(), self._catalogue.write() as session:
+            row = session.scalars(select(EncoderRow).where(EncoderRow.identity == identity)).first()
+            if row is None:
+                row = EncoderRow(identity=identity, backbone=backbone, head=head, spec="")
+                session.add(row)
+            row.spec = json.dumps(spec)
+            session.flush()
+            return row.id
+
+    def record_indexed(
+        self,
+        *,
+        files: Sequence[FoundFile],
+        fingerprint: str,
+        media: MediaInfo,
+        covered_ms: int,
+        frames: StoredFrames,
+        encoder_id: int,
+        moments: Sequence[NewMoment],
+        reason: str | None = None,
+        poster: bytes | None = None,
+    ) -> Recorded:
+        """Enter a decoded content, with the frames that `frame_store.put` wrote: all of it or nothing.
+
+        `reason`, when given, says why only `covered_ms` of it could be decoded, and makes it `partial`.
+        `poster`: a JPEG. Searchable from the next `publish_update` on.
+        """
+        with self.writing():
+            if poster is not None:
+                self._write_poster(fingerprint, poster)
+            with self._catalogue.write() as session:
+                return recording.record_indexed(
+                    session,
+                    self._roots(session),
+                    files=files,
+                    fingerprint=fingerprint,
+                    media=media,
+                    covered_ms=covered_ms,
+                    reason=reason,
+                    frames=frames,
+                    encoder_id=encoder_id,
+                    moments=moments,
+                )
+
+    def record_failed(self, files: Sequence[FoundFile], fingerprint: str | None, reason: str) -> None:
+        """Enter files that could not be decoded (fingerprint None: not even read), with the reason."""
+        with self.writing(), self._catalogue.write() as session:
+            recording.record_failed(session, self._roots(session), files, fingerprint, reason)
+
+    def frame_sets_without_moments(self, encoder_id: int) -> list[FrameSetInfo]:
+        """Current frame sets of the encoder's backbone that it has no moments for: a new head starts here."""
+        with self._catalogue.read() as session:
+            return queries.frame_sets_without_moments(session, encoder_id)
+
+    def add_moments(
+        self, encoder_id: int, moments: Mapping[int, Sequence[NewMoment]]
+    ) -> dict[int, tuple[int, ...]]:
+        """Record an encoder's moments of stored frame sets (by id); gives the ids in the given order."""
+        with self.writing(), self._catalogue.write() as session:
+            return recording.add_moments(session, encoder_id, moments)
+
+    # The index
+
+    def publish(
+        self, encoder_id: int, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]
+    ) -> Generation:
+        """Switch to a new generation of exactly these vectors: (N,) moment ids, (N, D) unit vectors."""
+        with self.writing():
+            return publishing.publish(
+                self._catalogue, self.path, encoder_id, [(ids, vectors)], None, carry_over=False
+            )
+
+    def publish_update(
+        self,
+        encoder_id: int,
+        new_vectors: Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = (),
+        embed: Embed | None = None,
+        *,
+        carry_over: bool = True,
+    ) -> Generation:
+        """Switch to a new generation of all moments whose videos are there.
+
+        Vectors come from `new_vectors` ((n,) ids, (n, D) unit vectors), else from the encoder's newest
+        generation, else from `embed(frame vectors, times_ms, moments)`. `carry_over=False` rebuilds. Gives
+        the live generation back when nothing changed. The former one stays on disk for `switch`.
+        """
+        with self.writing():
+            return publishing.publish(
+                self._catalogue, self.path, encoder_id, new_vectors, embed, carry_over=carry_over
+            )
+
+    def up_to_date(self, encoder_id: int) -> bool:
+        """Whether the live generation is of this encoder and has exactly the moments that it should have."""
+        with self._catalogue.read() as session:
+            return publishing.up_to_date(session, encoder_id)
+
+    def open_live(self) -> IndexView:
+        """The generation that answers, checked. Raises LibraryError when there is none or it is damaged."""
+        return publishing.open_live(self._catalogue, self.path)
+
+    def live_generation(self) -> Generation | None:
+        with self._catalogue.read() as session:
+            row = publishing.live_row(session)
+            return None if row is None else to_generation(row)
+
+    def generations(self) -> list[Generation]:
+        """All kept generations, newest first."""
+        with self._catalogue.read() as session:
+            rows = session.scalars(select(GenerationRow).order_by(GenerationRow.id.desc()))
+            return [to_generation(row) for row in rows]
+
+    def switch(self, generation_id: int) -> Generation:
+        """Let a kept generation answer (roll back, or forward again)."""
+        with self.writing():
+            return publishing.switch(self._catalogue, self.path, generation_id)
+
+    # Questions
+
+    def encoder(self, encoder_id: int) -> EncoderInfo:
+        with self._catalogue.read() as session:
+            return to_encoder(session.get_one(EncoderRow, encoder_id))
+
+    def live_encoder(self) -> EncoderInfo | None:
+        """The encoder that queries must use."""
+        generation = self.live_generation()
+        return None if generation is None else self.encoder(generation.encoder_id)
+
+    def videos(self, *states: str) -> list[Video]:
+        """Videos in the given states (all when none is given), in path order."""
+        with self._catalogue.read() as session:
+            return queries.videos(session, self._roots(session), states)
+
+    def find_video(self, text: str) -> Video:
+        """One video by path, or by an end of its path that no other has (`clips/dog.mp4`).
+
+        Raises LibraryError when there is none, or several.
+        """
+        return queries.pick(self.videos(), text)
+
+    def moments(self, ids: Sequence[int]) -> list[Moment]:
+        """Moments by id, in the given order; left out when gone or when their video is not there."""
+        with self._catalogue.read() as session:
+            return queries.moments(session, self._roots(session), ids)
+
+    def moments_of(self, video: Video, encoder_id: int) -> list[Moment]:
+        """A video's moments for an encoder, in time order."""
+        with self._catalogue.read() as session:
+            return queries.moments_of(session, self._roots(session), video, encoder_id)
+
+    def frames(self, frame_set_id: int) -> FrameSet:
+        """Stored frames, memory-mapped. Raises LibraryError when they are missing or damaged."""
+        with self._catalogue.read() as session:
+            stored = queries.stored_frames(session, frame_set_id)
+        if stored is None:
+            raise LibraryError("These frames have been replaced by a newer indexing: ask again.")
+        return self.frame_store.read(stored)
+
+    def frame_set_of(self, video: Video, backbone: str) -> FrameSetInfo | None:
+        """The current frame set of a video by a backbone."""
+        with self._catalogue.read() as session:
+            return queries.frame_set_of(session, video.fingerprint, backbone)
+
+    def poster(self, fingerprint: str) -> Path | None:
+        """The JPEG poster of a content."""
+        path = self.path / recording.thumb_name(fingerprint)
+        return path if path.is_file() else None
+
+    def summary(self) -> Summary:
+        with self._catalogue.read() as session:
+            return queries.summary(session, self.path)
+
+    # Upkeep
+
+    def forget(self, videos: Iterable[Video]) -> int:
+        """Drop videos, and the frames, moments and posters that no other file needs; the index loses them at
+        once. The files themselves are not touched. Gives the number of videos dropped."""
+        with self.writing():
+            with self._catalogue.write() as session:
+                count = recording.forget(session, [video.id for video in videos])
+                live = publishing.live_row(session)
+            if live is not None:
+                self.publish_update(live.encoder_id)
+            self._sweep()
+            return count
+
+    def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
+        """The vector (D,) of a sentence asked before."""
+        query = select(TextVectorRow.vector)
+        query = query.where(TextVectorRow.encoder_id == encoder_id, TextVectorRow.text == text)
+        with self._catalogue.read() as session:
+            found = session.scalars(query).first()
+        if found is None:
+            return None
+        import numpy as np
+
+        return np.frombuffer(found, "<f4").astype(np.float32)
+
+    def cache_text(self, encoder_id: int, text: str, vector: npt.NDArray[np.float32]) -> None:
+        """Remember the vector of a sentence; the oldest are dropped. A cache that cannot be written is no
+        reason to fail a query."""
+        try:
+            with self._catalogue.write() as session:
+                recording.cache_text(session, encoder_id, text, vector.astype("<f4").tobytes(), _CACHED_TEXTS)
+        except LibraryError as error:
+            _log.debug("query vector not cached: %s", error)
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a short text between commands; like the text cache, never a reason to fail."""
+        try:
+            with self._catalogue.write() as session:
+                session.merge(MetaRow(key=f"note:{key}", value=value))
+        except LibraryError as error:
+            _log.debug("%s not remembered: %s", key, error)
+
+    def recall(self, key: str) -> str | None:
+        with self._catalogue.read() as session:
+            row = session.get(MetaRow, f"note:{key}")
+            return None if row is None else row.value
+
+    def _roots(self, session: Session) -> Roots:
+        return Roots(session, self.path)
+
+    def _write_poster(self, fingerprint: str, jpeg: bytes) -> None:
+        final = self.path / recording.thumb_name(fingerprint)
+        with new_file(final.parent, sync=False) as (file, temporary):
+            file.write(jpeg)
+        put_in_place(temporary, final, sync=False)
+
+    def _sweep(self) -> None:
+        """Delete what earlier runs left: garbage of committed changes, and temporary files of killed ones."""
+        for leftover in self.leftovers():
+            leftover.unlink(missing_ok=True)
+        with self._catalogue.read() as session:
+            rows = list(session.scalars(select(GarbageRow.file)))
+            if not rows:
+                return
+            needed = {f"frames/{name[:2]}/{name}.npy" for name in session.scalars(select(FrameSetRow.file))}
+            prints = session.scalars(select(VideoRow.fingerprint).distinct())
+            needed |= {recording.thumb_name(each) for each in prints if each is not None}
+        for name in rows:
+            if name not in needed:
+                (self.path / name).unlink(missing_ok=True)
+        with self._catalogue.write() as session:
+            session.query(GarbageRow).delete()
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files; of a killed run, unless a writer is at work."""
+        folders = [self.path / "index", *(self.path / "thumbs").glob("??")]
+        found = [path for folder in folders for path in folder.glob(f"{TEMPORARY}*")]
+        return sorted(found + self.frame_store.leftovers())
+
+
+def _check_new(path: Path, create: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise LibraryError(f"{path} is a file, not a library: choose a folder with --library.")
+    names = os.listdir(path) if path.is_dir() else []
+    foreign = [name for name in names if not name.startswith(_OWN)]
+    if foreign:
+        raise LibraryError(
+            f"{path} is not a vsearch library and not empty: choose another folder with --library, "
+            f"for example {path / '.vsearch'}."
+        )
+    if not create:
+        raise _none_here(path)
+
+
+def _none_here(path: Path) -> LibraryError:
+    return LibraryError(f"There is no library at {path}: run `vsearch index FOLDER` first.")
+
+
+def _lost_its_file(video: Video) -> bool:
+    """Gone for good, as far as one can see: its folder's disk is there, the file is not."""
+    return not _empty(video.root) and not os.path.lexists(video.path)
+
+
+def _empty(folder: Path) -> bool:
+    """Absent or without content; a single file given as a folder to scan is neither."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except NotADirectoryError:
+        return False
+    except OSError:
+        return True

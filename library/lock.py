@@ -1,0 +1,82 @@
+"""One writer at a time. The operating system drops the lock when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from vsearch.errors import LibraryError
+from vsearch.library.disk import disk_errors, mode_like
+
+_log = logging.getLogger(__name__)
+_BYTE = 1 << 30  # Windows locks a byte range: one far behind the text, so that others can read who holds it
+
+
+class WriterLock:
+    """An advisory exclusive lock on `index.lock`. Not inherited by spawned workers; readers need none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def acquire(self) -> None:
+        """Raises LibraryError, naming the holder, when another process (or library object) has it."""
+        with disk_errors(self._path):
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, mode_like(self._path.parent) & 0o666)
+        try:
+            _lock(handle)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                holder = _describe(handle)
+                os.close(handle)
+                raise LibraryError(
+                    f"Another vsearch ({holder}) is indexing this library; wait or stop it."
+                ) from error
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(handle)
+                raise
+            _log.warning(
+                "The disk of %s cannot lock files: run only one indexing at a time.", self._path.parent
+            )
+        self._handle = handle
+        word = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())})
+        with contextlib.suppress(OSError):  # only a courtesy to whoever waits; a full disk must not stop us
+            os.ftruncate(handle, 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, word.encode())
+
+    def release(self) -> None:
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, 0)
+            os.close(self._handle)  # closing unlocks
+            self._handle = None
+
+
+def _lock(handle: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(handle, _BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _describe(handle: int) -> str:
+    try:
+        os.lseek(handle, 0, os.SEEK_SET)
+        word = json.loads(os.read(handle, 4096))
+        since = time.strftime("%H:%M", time.localtime(word["since"]))
+        return f"pid {int(word['pid'])} on {word['host']}, since {since}"
+    except (OSError, ValueError, KeyError, TypeError):  # it is just writing its name
+        return "process unknown"

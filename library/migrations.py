@@ -1,0 +1,68 @@
+"""The catalogue's schema as a numbered list of steps.
+
+A new catalogue is created whole from the tables in catalogue.py. An older one runs the steps it lacks, in one
+transaction, after a backup beside it. To change the schema: change the tables, and append a step here that
+brings an existing catalogue to the same shape (a test compares the two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from vsearch.errors import LibraryError
+from vsearch.library.catalogue import Base
+
+Step = Callable[[Connection], None]
+
+FIRST_SCHEMA = 1
+STEPS: tuple[Step, ...] = ()  # STEPS[i] brings schema i + 1 to i + 2
+
+
+def latest_schema() -> int:
+    return FIRST_SCHEMA + len(STEPS)
+
+
+def schema_of(engine: Engine) -> int | None:
+    """The schema number of a catalogue; None when it is still empty. Raises LibraryError for other files."""
+    with engine.connect() as connection:
+        tables = inspect(connection).get_table_names()
+        if not tables:
+            return None
+        if "meta" in tables:
+            found = connection.execute(text("SELECT value FROM meta WHERE key = 'schema'")).scalar()
+            if found is not None:
+                return int(found)
+    raise LibraryError("The catalogue is not one of vsearch: choose another folder with --library.")
+
+
+def create(engine: Engine) -> None:
+    with engine.execution_options(vsearch_immediate=True).begin() as connection:
+        Base.metadata.create_all(connection)
+        connection.execute(
+            text("INSERT INTO meta (key, value) VALUES ('schema', :number)"), {"number": str(latest_schema())}
+        )
+
+
+def migrate(engine: Engine, found: int, folder: Path) -> None:
+    """Bring an older catalogue up to date. Raises LibraryError for one made by a newer vsearch."""
+    if found > latest_schema():
+        raise LibraryError(
+            f"The library {folder} was made by a newer vsearch (schema {found}, this one knows "
+            f"{latest_schema()}): upgrade with `pip install -U vsearch`."
+        )
+    if found == latest_schema():
+        return
+    if engine.dialect.name == "sqlite":
+        backup = folder / f"catalogue.schema{found}.sqlite"
+        backup.unlink(missing_ok=True)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(backup),))
+    with engine.execution_options(vsearch_immediate=True).begin() as connection:
+        for step in STEPS[found - FIRST_SCHEMA :]:
+            step(connection)
+        connection.execute(
+            text("UPDATE meta SET value = :number WHERE key = 'schema'"), {"number": str(latest_schema())}
+        )

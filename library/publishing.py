@@ -1,0 +1,225 @@
+"""Generations in the catalogue: which moments belong in the index, which generation answers, what to keep.
+
+Under the writer's lock: build a file beside the live one, then switch the pointer, drop what is superseded
+and name the garbage, all in one transaction. Killed before, the old one answers; killed after, the new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Select, delete, exists, func, select
+from sqlalchemy.orm import Session
+
+from vsearch.errors import LibraryError
+from vsearch.library.catalogue import (
+    Catalogue,
+    FrameSetRow,
+    GenerationRow,
+    MetaRow,
+    MomentRow,
+    VideoRow,
+)
+from vsearch.library.frames import FrameStore
+from vsearch.library.index import (
+    INDEX,
+    MEND,
+    IndexView,
+    damaged,
+    generation_row,
+    id_check,
+    open_index,
+    write_index,
+)
+from vsearch.library.recording import chunks, discard, drop_frame_sets
+from vsearch.library.records import PRESENT, Embed, Generation, NewMoment
+from vsearch.library.rows import to_frames, to_generation
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+LIVE = "live_generation"
+
+
+def live_row(session: Session) -> GenerationRow | None:
+    pointer = session.get(MetaRow, LIVE)
+    return None if pointer is None else session.get(GenerationRow, int(pointer.value))
+
+
+def open_live(catalogue: Catalogue, folder: Path) -> IndexView:
+    """The generation that answers. A query that loses the race to two switches looks again, once."""
+    looked_at = None
+    while True:
+        with catalogue.read() as session:
+            row = live_row(session)
+        if row is None:
+            raise LibraryError("This library holds no index yet: run `vsearch index FOLDER` first.")
+        try:
+            return open_index(folder, to_generation(row))
+        except FileNotFoundError as error:
+            if row.id == looked_at:
+                raise damaged("its file is missing") from error
+            looked_at = row.id
+
+
+def current_frame_sets() -> Select[Any]:
+    """Ids of the frame sets that count: the newest of each content and backbone."""
+    return select(func.max(FrameSetRow.id)).group_by(FrameSetRow.fingerprint, FrameSetRow.backbone)
+
+
+def valid_moments(encoder_id: int) -> Select[Any]:
+    """Ids of the moments that belong in the index: of current frame sets, of videos that are there."""
+    present = exists().where(VideoRow.fingerprint == FrameSetRow.fingerprint, VideoRow.state.in_(PRESENT))
+    return (
+        select(MomentRow.id)
+        .join(FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id)
+        .where(MomentRow.encoder_id == encoder_id, FrameSetRow.id.in_(current_frame_sets()), present)
+        .order_by(MomentRow.id)
+    )
+
+
+def up_to_date(session: Session, encoder_id: int) -> bool:
+    live = live_row(session)
+    if live is None or live.encoder_id != encoder_id:
+        return False
+    ids = valid_moments(encoder_id).order_by(None).subquery().c.id
+    numbers = session.execute(select(func.count(ids), func.max(ids), func.sum(ids))).one()
+    return live.id_check == id_check(*(int(number or 0) for number in numbers))
+
+
+def publish(
+    catalogue: Catalogue,
+    folder: Path,
+    encoder_id: int,
+    new_vectors: Iterable[Batch],
+    embed: Embed | None,
+    *,
+    carry_over: bool,
+) -> Generation:
+    """Build and switch to a new generation: given vectors, then those of the encoder's newest generation
+    (`carry_over`), then `embed` for moments that have none. Without `embed` those wait for the next time."""
+    import numpy as np
+
+    with catalogue.read() as session:
+        valid = np.fromiter(session.scalars(valid_moments(encoder_id)), np.int64)
+        former = session.scalars(
+            select(GenerationRow)
+            .where(GenerationRow.encoder_id == encoder_id)
+            .order_by(GenerationRow.id.desc())
+            .limit(1)
+        ).first()
+        live = live_row(session)
+
+    written: list[npt.NDArray[np.int64]] = []
+
+    def batches() -> Iterator[Batch]:
+        for ids, vectors in new_vectors:
+            written.append(np.asarray(ids, np.int64))
+            yield written[-1], vectors
+        if carry_over and former is not None:
+            for ids, vectors in _former_vectors(folder, to_generation(former), embed):
+                written.append(ids)
+                yield ids, vectors
+        if embed is not None:
+            bare = np.setdiff1d(valid, np.concatenate([*written, np.empty(0, np.int64)]))
+            yield from embed_moments(catalogue, FrameStore(folder), bare.tolist(), embed)
+
+    new = write_index(folder, batches(), valid)
+    try:
+        with catalogue.write() as session:
+            if former is not None and live is not None and former.id == live.id and new.sha256 == live.sha256:
+                discard(session, f"{INDEX}/{new.file}")  # nothing changed: keep what answers
+                return to_generation(live)
+            row = GenerationRow(**generation_row(new, encoder_id))
+            session.add(row)
+            session.flush()
+            _point_to(session, row.id)
+            _keep(session, row.id, None if live is None else live.id)
+            prune(session)
+            return to_generation(row)
+    except BaseException:
+        (folder / INDEX / new.file).unlink(missing_ok=True)
+        raise
+
+
+def switch(catalogue: Catalogue, folder: Path, generation_id: int) -> Generation:
+    """Make a kept generation the one that answers, after checking its file."""
+    with catalogue.read() as session:
+        row = session.get(GenerationRow, generation_id)
+    if row is None:
+        raise LibraryError(f"There is no generation {generation_id} in this library: see `vsearch status`.")
+    try:
+        open_index(folder, to_generation(row), full=True)
+    except FileNotFoundError as error:
+        raise damaged("its file is missing") from error
+    with catalogue.write() as session:
+        _point_to(session, generation_id)
+    return to_generation(row)
+
+
+def embed_moments(catalogue: Catalogue, store: FrameStore, ids: list[int], embed: Embed) -> Iterator[Batch]:
+    """Vectors of moments from their stored frames, a frame set at a time."""
+    import numpy as np
+
+    for some in chunks(ids):
+        with catalogue.read() as session:
+            rows = session.execute(
+                select(MomentRow, FrameSetRow)
+                .join(FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id)
+                .where(MomentRow.id.in_(some))
+                .order_by(FrameSetRow.id, MomentRow.id)
+            ).all()
+        by_set: dict[int, tuple[FrameSetRow, list[MomentRow]]] = {}
+        for moment, frame_set in rows:
+            by_set.setdefault(frame_set.id, (frame_set, []))[1].append(moment)
+        for frame_set, moments in by_set.values():
+            frames = store.read(to_frames(frame_set))
+            windows = [NewMoment(m.start_ms, m.end_ms, m.first_frame, m.last_frame) for m in moments]
+            vectors = embed(frames.vectors, frames.times_ms, windows)
+            yield np.array([m.id for m in moments], np.int64), np.asarray(vectors, np.float32)
+
+
+def prune(session: Session) -> None:
+    """Drop frame sets that are superseded or that no video has any more, and moments of encoders that no
+    kept generation uses (their frames stay, so they can be had again without decoding)."""
+    newest = set(session.scalars(current_frame_sets()))
+    used = set(session.scalars(select(VideoRow.fingerprint).distinct()))
+    rows = session.execute(select(FrameSetRow.id, FrameSetRow.fingerprint)).all()
+    stale = [id for id, fingerprint in rows if id not in newest or fingerprint not in used]
+    for some in chunks(stale):
+        drop_frame_sets(session, session.scalars(select(FrameSetRow).where(FrameSetRow.id.in_(some))))
+    session.execute(
+        delete(MomentRow).where(MomentRow.encoder_id.not_in(select(GenerationRow.encoder_id).distinct()))
+    )
+
+
+def _former_vectors(folder: Path, former: Generation, embed: Embed | None) -> Iterator[Batch]:
+    try:
+        view = open_index(folder, former)
+    except (FileNotFoundError, LibraryError) as error:
+        if embed is None:
+            raise LibraryError(f"The former search index is missing or damaged: {MEND}.") from error
+        return  # everything is embedded anew
+    yield from view.vectors()
+
+
+def _point_to(session: Session, generation_id: int) -> None:
+    session.merge(MetaRow(key=LIVE, value=str(generation_id)))
+
+
+def _keep(session: Session, live: int, former: int | None) -> None:
+    """Keep the new generation, the one it replaces, and the newest of the encoder in use before (so that an
+    adopted head can be taken back after further indexing); name the other files garbage."""
+    rows = session.scalars(select(GenerationRow).order_by(GenerationRow.id.desc())).all()
+    encoder_id = next(row.encoder_id for row in rows if row.id == live)
+    other = next((row.id for row in rows if row.encoder_id != encoder_id), None)
+    for row in rows:
+        if row.id not in {live, former, other}:
+            discard(session, f"{INDEX}/{row.file}")
+            session.delete(row)
+    session.flush()

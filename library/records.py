@@ -1,0 +1,168 @@
+"""What the library hands out and takes in: plain frozen records, no database objects.
+
+Times are milliseconds of the video (true presentation times), sizes are bytes, moments of recording are
+Unix seconds. Paths are absolute; a name that is not valid UTF-8 survives as `os.fsdecode` gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+INDEXED, PARTIAL, FAILED, MISSING = "indexed", "partial", "failed", "missing"
+PRESENT = (INDEXED, PARTIAL)  # states whose moments are searchable
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file as the scanner saw it. `path` is absolute, below a scanned folder given as its real path."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What probing a video told. `rotation` in degrees clockwise as applied to the frames."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    duration_ms: int
+    avg_fps: float
+
+
+@dataclass(frozen=True)
+class Video:
+    """One source file. `attempts` counts decodings; 0 means that it waits for its turn."""
+
+    id: int
+    path: Path
+    root: Path
+    size: int
+    mtime_ns: int
+    fingerprint: str | None
+    state: str
+    reason: str | None
+    media: MediaInfo | None
+    covered_ms: int
+    added_at: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """An encoder that the library knows. `spec` is enough to load it again, or to refuse."""
+
+    id: int
+    identity: str
+    backbone: str
+    head: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredFrames:
+    """A frame file on disk that may not be in the catalogue yet. `name` is the SHA-256 of its bytes."""
+
+    name: str
+    fingerprint: str
+    backbone: str
+    fps: float
+    count: int
+    dim: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class FrameSetInfo:
+    """A frame set of the catalogue. `duration_ms` is that of its video."""
+
+    id: int
+    frames: StoredFrames
+    duration_ms: int
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """Stored frames, memory-mapped: times_ms (T,) int64 ascending, vectors (T, D) float16, not normalised."""
+
+    times_ms: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class NewMoment:
+    """A time window and its frames `first_frame:last_frame` (last exclusive) of a frame set."""
+
+    start_ms: int
+    end_ms: int
+    first_frame: int
+    last_frame: int
+
+
+@dataclass(frozen=True)
+class Moment(NewMoment):
+    """A recorded moment. `id` is its vector's id in the index and is never given again.
+
+    `videos` are the present files with this content, in path order; several when a file was copied.
+    """
+
+    id: int
+    frame_set_id: int
+    fingerprint: str
+    videos: tuple[Video, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What `record_indexed` made: one video a file, one moment id a given moment, in the given order."""
+
+    video_ids: tuple[int, ...]
+    frame_set_id: int
+    moment_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One immutable, complete state of the vector index for one encoder."""
+
+    id: int
+    encoder_id: int
+    file: str
+    count: int
+    dim: int
+    sha256: str
+    sample: str
+    bytes: int
+    id_check: str
+    created_at: int
+
+
+# Turns stored frames into moment vectors, (M, D) float32 unit length: embed(vectors, times_ms, moments).
+Embed = Callable[
+    ["npt.NDArray[np.float16]", "npt.NDArray[np.int64]", Sequence[NewMoment]], "npt.NDArray[np.float32]"
+]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of `vsearch status`; sizes in bytes."""
+
+    videos: dict[str, int]
+    duration_ms: int
+    frame_count: int
+    moment_count: int
+    bytes: dict[str, int]  # catalogue, frames, index, thumbs
+    encoder: EncoderInfo | None  # the one that answers
+    generation: Generation | None
+    up_to_date: bool  # whether the index has exactly the moments that it should have

@@ -1,0 +1,112 @@
+"""From catalogue rows to records, and from paths to roots and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, RootRow, VideoRow
+from vsearch.library.records import EncoderInfo, Generation, MediaInfo, StoredFrames, Video
+
+
+class Roots:
+    """The registered folders, resolved for where the library lies now."""
+
+    def __init__(self, session: Session, library: Path) -> None:
+        self._session = session
+        self._library = library
+        rows = session.execute(select(RootRow)).scalars()
+        self.folders: dict[int, Path] = {row.id: self._resolve(row) for row in rows}
+
+    def add(self, folder: Path) -> None:
+        """Register a folder, unless it is one or lies below one."""
+        if self._find(folder) is not None:
+            return
+        relative = self._moves_along(folder)
+        path = Path(os.path.relpath(folder, self._library)) if relative else folder
+        row = RootRow(path=os.fsencode(path), relative=relative)
+        self._session.add(row)
+        self._session.flush()
+        self.folders[row.id] = folder
+
+    def place(self, path: Path) -> tuple[int, bytes]:
+        """The root of a file (its own folder becomes one when it is below none) and its name below that."""
+        if (root_id := self._find(path)) is None:
+            self.add(path.parent)
+            root_id = self._find(path)
+            assert root_id is not None
+        return root_id, os.fsencode(path.relative_to(self.folders[root_id]))
+
+    def path(self, row: VideoRow) -> Path:
+        return self.folders[row.root_id] / os.fsdecode(row.rel_path)
+
+    def _find(self, path: Path) -> int | None:
+        """The oldest root that holds `path`: a known video's place never changes when roots are added."""
+        holders = (id for id, folder in self.folders.items() if path == folder or folder in path.parents)
+        return min(holders, default=None)
+
+    def _resolve(self, row: RootRow) -> Path:
+        path = Path(os.fsdecode(row.path))
+        return Path(os.path.normpath(self._library / path)) if row.relative else path
+
+    def _moves_along(self, folder: Path) -> bool:
+        """Whether the library lies in the folder or beside it, so that a copy of the disk holds both."""
+        beside = self._library.parent
+        if folder == beside or folder in beside.parents:
+            return folder != Path(folder.anchor)
+        return beside in folder.parents and beside != Path(beside.anchor)
+
+
+def to_video(row: VideoRow, roots: Roots) -> Video:
+    media = None
+    if row.container is not None:
+        media = MediaInfo(
+            container=row.container,
+            codec=row.codec or "",
+            width=row.width or 0,
+            height=row.height or 0,
+            rotation=row.rotation or 0,
+            duration_ms=row.duration_ms or 0,
+            avg_fps=row.avg_fps or 0.0,
+        )
+    return Video(
+        id=row.id,
+        path=roots.path(row),
+        root=roots.folders[row.root_id],
+        size=row.size,
+        mtime_ns=row.mtime_ns,
+        fingerprint=row.fingerprint,
+        state=row.state,
+        reason=row.reason,
+        media=media,
+        covered_ms=row.covered_ms,
+        added_at=row.added_at,
+        attempts=row.attempts,
+    )
+
+
+def to_encoder(row: EncoderRow) -> EncoderInfo:
+    return EncoderInfo(row.id, row.identity, row.backbone, row.head, json.loads(row.spec))
+
+
+def to_frames(row: FrameSetRow) -> StoredFrames:
+    return StoredFrames(row.file, row.fingerprint, row.backbone, row.fps, row.count, row.dim, row.bytes)
+
+
+def to_generation(row: GenerationRow) -> Generation:
+    return Generation(
+        row.id,
+        row.encoder_id,
+        row.file,
+        row.count,
+        row.dim,
+        row.sha256,
+        row.sample,
+        row.bytes,
+        row.id_check,
+        row.created_at,
+    )
