@@ -9,6 +9,7 @@ import typer
 
 from vsearch.cli.common import LibraryOption, note, parse_time, print_json, printable, short_path, timecode, verb
 from vsearch.cli.common import JsonOption
+from vsearch.cli.output import recall
 from vsearch.errors import VsearchError
 
 
@@ -29,29 +30,27 @@ def clip(
     from vsearch.indexer import export_clip
     from vsearch.library import Library, find_library
 
+    begin_ms, end_ms = 0, None
     with Library.open(find_library(library)) as opened:
-        begin_ms, end_ms = 0, None
-        if what.isdigit() and (hits := opened.remembered_hits()) and 1 <= int(what) <= len(hits):
-            video_id, begin_ms, end_ms = hits[int(what) - 1]
-            video = opened.video_by_id(video_id)
-        elif what.isdigit():
-            raise VsearchError(f"the last query had no hit number {what}; give a rank that it showed, or a video")
+        if what.isdigit():
+            path, begin_ms, end_ms = recall(opened, int(what))
+            video = opened.find_video(path)
         else:
-            video = opened.video(what)
+            video = opened.find_video(what)
+    duration_ms = video.media.duration_ms if video.media else 0
     begin_ms = begin_ms if start is None else parse_time(start)
-    end_ms = end_ms if end is None else parse_time(end)
-    if end_ms is None:
-        end_ms = video.duration_ms or 0
-    begin_ms, end_ms = max(0, begin_ms - round(pad * 1000)), end_ms + round(pad * 1000)
-    if video.duration_ms is not None:
-        end_ms = min(end_ms, video.duration_ms)
+    end_ms = parse_time(end) if end is not None else duration_ms if end_ms is None else end_ms
+    begin_ms = max(0, begin_ms - round(pad * 1000))
+    end_ms = min(duration_ms, end_ms + round(pad * 1000))
     if begin_ms >= end_ms:
-        raise VsearchError(f"the clip would be empty: it begins at {timecode(begin_ms)} and ends at {timecode(end_ms)}")
-    source = Path(video.path)
-    target = out or Path(f"{source.stem}_{timecode(begin_ms).replace(':', '-')}.mp4")
-    export_clip(source, target, begin_ms, end_ms, overwrite=force)
+        raise VsearchError(
+            f"the clip would be empty: from {timecode(begin_ms)} to {timecode(end_ms)} of a video that lasts "
+            f"{timecode(duration_ms)}"
+        )
+    target = out or Path(f"{video.path.stem}_{timecode(begin_ms).replace(':', '-')}.mp4")
+    export_clip(video.path, target, begin_ms, end_ms, overwrite=force)
     if as_json:
-        print_json({"path": str(target), "source": str(source), "start": begin_ms / 1000, "end": end_ms / 1000})
+        print_json({"path": str(target), "source": str(video.path), "start": begin_ms / 1000, "end": end_ms / 1000})
     else:
         print(printable(str(target)))
-        note(f"{timecode(begin_ms)} - {timecode(end_ms)} of {short_path(source)}")
+        note(f"{timecode(begin_ms)} - {timecode(end_ms)} of {short_path(video.path)}")

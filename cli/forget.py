@@ -22,13 +22,12 @@ def forget(
     library: LibraryOption = None,
 ) -> None:
     """Take videos out of the library, with their vectors. The video files are not touched."""
-    from vsearch.indexer import forget_videos
     from vsearch.library import Library, find_library
 
     if not videos and not missing:
         raise VsearchError("say which videos to forget, or --missing for those whose files are gone")
     with Library.open(find_library(library)) as opened:
-        chosen = [opened.video(v) for v in videos or []]
+        chosen = [opened.find_video(v) for v in videos or []]
         chosen += [v for v in opened.videos("missing") if missing and v not in chosen]
         for v in chosen:
             print(printable(short_path(v.path)))
@@ -39,5 +38,5 @@ def forget(
             return
         if not yes and sys.stdin.isatty() and not typer.confirm(f"Forget {len(chosen)} videos?", err=True):
             raise typer.Exit(EXIT_NOTHING)
-        forget_videos(opened, chosen)
+        opened.forget(chosen)
     note(f"forgot {len(chosen)} videos")

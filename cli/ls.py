@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,10 @@ from vsearch.cli.common import (
     timecode,
     verb,
 )
+from vsearch.errors import VsearchError
+
+if TYPE_CHECKING:
+    from vsearch.library import Video
 
 VideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="A path, or its unique end.", show_default=False)]
 
@@ -29,15 +33,17 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the library's videos."""
-    from vsearch.library import Library, find_library
+    from vsearch.library import FAILED, INDEXED, MISSING, PARTIAL, Library, find_library
 
+    if state not in (None, FAILED, INDEXED, MISSING, PARTIAL):
+        raise VsearchError(f"unknown state {state!r}; use indexed, partial, failed or missing")
     with Library.open(find_library(library)) as opened:
-        videos = opened.videos(state)
+        videos = opened.videos(*([state] if state else []))
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "videos": [asdict(v) for v in videos]})
+        print_json({"schema_version": SCHEMA_VERSION, "videos": [video_record(v) for v in videos]})
     else:
         for v in videos:
-            length = timecode(v.duration_ms) if v.duration_ms is not None else "-"
+            length = timecode(v.media.duration_ms) if v.media else "-"
             print(f"{v.state}\t{length}\t{printable(short_path(v.path))}")
     if not videos:
         raise typer.Exit(EXIT_NOTHING)
@@ -49,10 +55,18 @@ def info(video: VideoArgument, library: LibraryOption = None, as_json: JsonOptio
     from vsearch.library import Library, find_library
 
     with Library.open(find_library(library)) as opened:
-        found = opened.video(video)
+        found = opened.find_video(video)
+    record = video_record(found)
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, **asdict(found)})
+        print_json({"schema_version": SCHEMA_VERSION, **record})
         return
-    for name, value in asdict(found).items():
+    for name, value in record.items():
         if value is not None:
             print(f"{name:12} {printable(str(value))}")
+
+
+def video_record(video: Video) -> dict[str, Any]:
+    """A video as documented in docs/json.md."""
+    record = {k: v for k, v in asdict(video).items() if k != "media"}
+    media = {} if video.media is None else asdict(video.media)
+    return {**record, **media, "path": str(video.path), "root": str(video.root)}

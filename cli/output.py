@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_module
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from vsearch.cli.common import SCHEMA_VERSION, print_json, printable, short_path
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
+    from vsearch.library import Library
     from vsearch.retriever import Answer, Hit
 
 
@@ -56,6 +58,20 @@ def hit_record(hit: Hit) -> dict[str, Any]:
         "more": [{"start": m.start_ms / 1000, "end": m.end_ms / 1000, "score": round(m.score, 6)} for m in hit.more],
         "also_at": list(hit.also_at),
     }  # fmt: skip
+
+
+def remember(library: Library, answer: Answer) -> None:
+    """Keep the hits, so that `vsearch clip 1` knows what 1 was."""
+    library.remember("last_hits", json.dumps([[h.path, h.start_ms, h.end_ms] for h in answer.hits]))
+
+
+def recall(library: Library, rank: int) -> tuple[str, int, int]:
+    """Path, start and end (ms) of a hit of the last query. Raises VsearchError."""
+    hits = json.loads(library.recall("last_hits") or "[]")
+    if not 1 <= rank <= len(hits):
+        raise VsearchError(f"the last query showed no hit number {rank}; give a rank that it showed, or a video")
+    path, start_ms, end_ms = hits[rank - 1]
+    return path, start_ms, end_ms
 
 
 def spreadsheet_safe(text: str) -> str:

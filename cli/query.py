@@ -32,7 +32,7 @@ def query(
 
     with Library.open(find_library(library)) as opened:
         answer = search(opened, text, number=number, threshold=threshold, device=device)
-        opened.remember_hits([(hit.video_id, hit.start_ms, hit.end_ms) for hit in answer.hits])
+        output.remember(opened, answer)
     fmt = output.chosen_format(as_json=as_json, jsonl=jsonl, csv=csv, paths=paths, null=null)
     output.print_hits(answer, fmt)
     if not answer.hits:

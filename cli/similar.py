@@ -27,8 +27,8 @@ def similar(
     if not at:
         raise VsearchError(f"write VIDEO@TIME, such as {moment}@1:35")
     with Library.open(find_library(library)) as opened:
-        answer = search_similar(opened, opened.video(video), parse_time(time), number=number)
-        opened.remember_hits([(hit.video_id, hit.start_ms, hit.end_ms) for hit in answer.hits])
+        answer = search_similar(opened, opened.find_video(video), parse_time(time), number=number)
+        output.remember(opened, answer)
     output.print_hits(answer, output.chosen_format(as_json=as_json, jsonl=jsonl))
     if not answer.hits:
         note("nothing found")

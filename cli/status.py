@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from vsearch.cli.common import SCHEMA_VERSION, JsonOption, LibraryOption, human_size, print_json, printable, verb
+from vsearch.cli.common import SCHEMA_VERSION, JsonOption, LibraryOption, human_size, print_json, printable, timecode, verb
+
+
+if TYPE_CHECKING:
+    from vsearch.library import Summary
 
 
 @verb
@@ -13,19 +19,30 @@ def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
     from vsearch.library import Library, find_library
 
     with Library.open(find_library(library)) as opened:
-        state = opened.status()
+        state = opened.summary()
+        troubled = {name: opened.videos(name) for name in ("partial", "failed", "missing")}
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, **asdict(state)})
+        listed = {name: [{"path": str(v.path), "reason": v.reason} for v in rows] for name, rows in troubled.items()}
+        print_json({"schema_version": SCHEMA_VERSION, "library": str(opened.path), **asdict(state), **listed})
         return
     counts = ", ".join(f"{n} {name}" for name, n in state.videos.items() if n) or "none yet"
-    print(f"library   {printable(state.path)}")
+    print(f"library   {printable(str(opened.path))}")
     print(f"videos    {counts}")
-    print(f"footage   {state.duration_ms / 3_600_000:.2f} h, {state.frames} frames, {state.moments} moments")
-    print(f"on disk   {human_size(state.bytes)}")
-    print(f"model     {state.encoder or 'none yet'}")
-    print(f"index     {state.index or 'none yet; run `vsearch index FOLDER`'}")
-    for heading, rows in (("partial", state.partial), ("failed", state.failed)):
+    print(f"footage   {timecode(state.duration_ms)}, {state.frame_count} frames, {state.moment_count} moments")
+    print(f"on disk   {human_size(sum(state.bytes.values()))}")
+    if state.encoder is None or state.generation is None:
+        print("index     none yet; run `vsearch index FOLDER`")
+    else:
+        print(f"model     {state.encoder.identity}")
+        print(f"index     generation {state.generation.id}, {state.generation.count} moments, {_age(state)}")
+    for name, rows in troubled.items():
         if rows:
-            print(f"\n{heading}:")
-            for path, reason in rows:
-                print(f"  {printable(path)}: {printable(reason)}")
+            print(f"\n{name}:")
+        for v in rows:
+            print(f"  {printable(str(v.path))}" + (f": {printable(v.reason)}" if v.reason else ""))
+
+
+def _age(state: Summary) -> str:
+    assert state.generation is not None
+    made = datetime.datetime.fromtimestamp(state.generation.created_at).strftime("%Y-%m-%d %H:%M")
+    return f"made {made}" + ("" if state.up_to_date else "; not up to date, run `vsearch index` again")

@@ -1,0 +1,16 @@
+"""Offline: from files to a searchable library. Finds, decodes, encodes, stores; owns workers and resume."""
+
+from vsearch.indexer.export import export_clip
+from vsearch.indexer.run import IndexOptions, Progress, Report, Summary, embedder, index_videos
+from vsearch.indexer.upkeep import verify_library
+
+__all__ = [
+    "IndexOptions",
+    "Progress",
+    "Report",
+    "Summary",
+    "embedder",
+    "export_clip",
+    "index_videos",
+    "verify_library",
+]

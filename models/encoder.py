@@ -23,12 +23,12 @@ Vectors = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Window:
-    """A moment to be: start and end in ms of the video, and its frames `first:last` (last exclusive)."""
+    """A moment to be: start and end in ms of the video, and its frames `first_frame:last_frame` (last exclusive)."""
 
     start_ms: int
     end_ms: int
-    first: int
-    last: int
+    first_frame: int
+    last_frame: int
 
 
 class Head(Protocol):
@@ -76,7 +76,7 @@ class ZeroShotHead:
     ) -> npt.NDArray[np.float32]:
         """(T, D) frame vectors -> (M, D) float32 unit vectors, one a window."""
         unit = normalise(frames)
-        return normalise(np.stack([unit[w.first : w.last].mean(axis=0) for w in windows]))
+        return normalise(np.stack([unit[w.first_frame : w.last_frame].mean(axis=0) for w in windows]))
 
     def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 # Temperature of query-scored pooling: Bain et al., "A CLIP-Hitchhiker's Guide to Long Video Retrieval", 2022.
 POOLING_TAU = 0.1
+MIN_EVENT_MS = 2000  # shorter answers are hard to watch
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,18 @@ def query_scored_similarity(
 
     frames: (T, D), any length of row; query: (D,), unit.
     """
-    unit = np.asarray(frames, dtype=np.float32)
-    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    unit = _unit(frames)
     cosines = unit @ query  # (T,)
     weights = np.exp((cosines - cosines.max()) / tau)
     pooled = (weights / weights.sum()) @ unit
     return float(pooled @ query / max(float(np.linalg.norm(pooled)), 1e-12))
+
+
+def frame_cosines(
+    frames: npt.NDArray[np.floating[Any]], query: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """(T, D) frames of any length, unit query (D,) -> (T,) cosines."""
+    return _unit(frames) @ query
 
 
 def merge_overlaps(moments: Sequence[Scored], margin: float) -> list[Scored]:
@@ -78,11 +85,10 @@ def merge_overlaps(moments: Sequence[Scored], margin: float) -> list[Scored]:
 def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
     """Merge each video's overlapping moments, then order videos by their best one. Deterministic.
 
-    The margin is half the spread of this query's candidates, so it needs no knowledge of a model's scale.
     """
     if not moments:
         return []
-    margin = 0.5 * float(np.std([m.score for m in moments]))
+    margin = score_margin(moments)
     by_video: dict[int, list[Scored]] = {}
     for m in moments:
         by_video.setdefault(m.video_id, []).append(m)
@@ -90,5 +96,40 @@ def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
     return sorted(answers, key=lambda a: _order(a.best))
 
 
+def score_margin(moments: Sequence[Scored]) -> float:
+    """What counts as nearly as good: half the spread of a query's candidates, whatever the model's scale."""
+    return 0.5 * float(np.std([m.score for m in moments])) if moments else 0.0
+
+
+def trim_to_event(
+    moment: Scored, times_ms: npt.NDArray[np.int64], cosines: npt.NDArray[np.float32], least_contrast: float
+) -> Scored:
+    """Cut a moment down to where its frames fit the query: above half way between its lowest and highest.
+
+    times_ms, cosines: (T,) of the video's sampled frames and their fit. Left as it is when the fit hardly varies
+    (by less than `least_contrast`): then the whole moment shows it. Pads by a sampling step, keeps 2 s at least.
+    """
+    first, last = (int(i) for i in np.searchsorted(times_ms, [moment.start_ms, moment.end_ms]))
+    if last - first < 3:
+        return moment
+    inside = np.pad(cosines[first:last], 1, mode="edge")
+    smooth = (inside[:-2] + inside[1:-1] + inside[2:]) / 3  # one odd frame is no event
+    low, high = float(smooth.min()), float(smooth.max())
+    if high - low < least_contrast:
+        return moment
+    fits = np.flatnonzero(smooth >= (low + high) / 2)
+    step = int(np.median(np.diff(times_ms[first:last])))
+    start = int(times_ms[first + fits[0]]) - step
+    end = int(times_ms[first + fits[-1]]) + 2 * step
+    short = max(0, MIN_EVENT_MS - (end - start))
+    start, end = start - short // 2, end + short - short // 2
+    return replace(moment, start_ms=max(moment.start_ms, start), end_ms=min(moment.end_ms, end))
+
+
 def _order(m: Scored) -> tuple[float, int, int, int]:
     return (-m.score, m.video_id, m.start_ms, m.end_ms)
+
+
+def _unit(frames: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    wide = np.asarray(frames, dtype=np.float32)
+    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

@@ -15,10 +15,18 @@ import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.retriever.calibrate import strength
-from vsearch.retriever.rank import Scored, group_by_video, query_scored_similarity
+from vsearch.retriever.rank import (
+    Scored,
+    VideoAnswer,
+    frame_cosines,
+    group_by_video,
+    query_scored_similarity,
+    score_margin,
+    trim_to_event,
+)
 
 if TYPE_CHECKING:
-    from vsearch.library import Library, VideoInfo
+    from vsearch.library import EncoderInfo, FrameSet, Library, Video
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
@@ -60,22 +68,24 @@ def search(
     text = " ".join(text.split())
     if not text:
         raise VsearchError("the query is empty; describe what should be seen, like a caption")
-    live = library.live_encoder()
-    query = library.cached_text_vector(live.id, text)
+    encoder = live_encoder(library)
+    query = library.cached_text(encoder.id, text)
     if query is None:
-        query = _embed_text(live.identity, live.spec, text, device)
-        library.cache_text_vector(live.id, text, query)
-    return _answer(library, text, query, live.spec, number, threshold)
+        query = _embed_text(encoder, text, device)
+        library.cache_text(encoder.id, text, query)
+    calibration = encoder.spec.get("calibration")
+    return _answer(library, encoder, text, query, number, calibration, threshold=threshold)
 
 
-def search_similar(library: Library, video: VideoInfo, time_ms: int, *, number: int = 10) -> Answer:
+def search_similar(library: Library, video: Video, time_ms: int, *, number: int = 10) -> Answer:
     """Moments that look like the frame of `video` at `time_ms`; the place itself is left out."""
-    live = library.live_encoder()
-    frames = library.frame_set(video)
-    if frames is None or len(frames.times_ms) == 0:
-        raise LibraryError(f"{video.path} has no frame vectors; index it first")
-    if video.duration_ms is not None and time_ms > video.duration_ms:
-        raise VsearchError(f"the video ends before that time: it is {video.duration_ms / 1000:.1f} s long")
+    encoder = live_encoder(library)
+    stored = library.frame_set_of(video, encoder.backbone)
+    if stored is None or video.media is None:
+        raise LibraryError(f"{video.path} has no frame vectors ({video.state}); index it first")
+    if time_ms > video.media.duration_ms:
+        raise VsearchError(f"the video ends before that time: it is {video.media.duration_ms / 1000:.1f} s long")
+    frames = library.frames(stored.id)
     i = max(0, int(np.searchsorted(frames.times_ms, time_ms, side="right")) - 1)
     frame = np.asarray(frames.vectors[i], dtype=np.float32)
     query = frame / max(float(np.linalg.norm(frame)), 1e-12)
@@ -83,18 +93,26 @@ def search_similar(library: Library, video: VideoInfo, time_ms: int, *, number: 
     def elsewhere(m: Scored) -> bool:
         return m.video_id != video.id or not m.start_ms <= time_ms <= m.end_ms
 
-    # Scores between pictures say nothing on the scale of scores between sentences and pictures.
-    spec = {**live.spec, "calibration": None}
-    return _answer(library, f"{video.path}@{time_ms / 1000:.3f}", query, spec, number, None, keep=elsewhere)
+    # Scores between pictures are not on the scale of scores between sentences and pictures: no words for them.
+    label = f"{video.path}@{time_ms / 1000:.3f}"
+    return _answer(library, encoder, label, query, number, None, keep=elsewhere)
 
 
-def _embed_text(identity: str, spec: Mapping[str, Any], text: str, device: str) -> npt.NDArray[np.float32]:
+def live_encoder(library: Library) -> EncoderInfo:
+    """The encoder that answers. Raises LibraryError when nothing is indexed yet."""
+    encoder = library.live_encoder()
+    if encoder is None:
+        raise LibraryError("this library holds no index yet: run `vsearch index FOLDER` first")
+    return encoder
+
+
+def _embed_text(known: EncoderInfo, text: str, device: str) -> npt.NDArray[np.float32]:
     from vsearch.models import load_encoder
 
-    encoder = load_encoder(dict(spec), device)
-    if encoder.identity != identity:
+    encoder = load_encoder(known.spec, device)
+    if encoder.identity != known.identity:
         raise ModelError(
-            f"this library was indexed with {identity}, but this installation has {encoder.identity}; "
+            f"this library was indexed with {known.identity}, but this installation has {encoder.identity}; "
             "index it again into a new library: vsearch index FOLDER --library NEW"
         )
     return encoder.embed_texts([text])[0]
@@ -102,31 +120,51 @@ def _embed_text(identity: str, spec: Mapping[str, Any], text: str, device: str) 
 
 def _answer(
     library: Library,
+    encoder: EncoderInfo,
     label: str,
     query: npt.NDArray[np.float32],
-    spec: Mapping[str, Any],
     number: int,
-    threshold: float | None,
+    calibration: Mapping[str, Any] | None,
+    *,
+    threshold: float | None = None,
     keep: Callable[[Scored], bool] = lambda m: True,
 ) -> Answer:
     wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
-    nearest = library.search_moments(query, wanted)  # [(MomentInfo, score)], only moments of present videos
+    scores, ids = library.open_live().search(query[None], wanted)
+    nearest = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
     scored = []
-    copies: dict[int, tuple[VideoInfo, tuple[str, ...]]] = {}
-    for moment, score in nearest:
-        if spec["head"].get("frame_space"):
-            frames = library.moment_frames(moment)
-            score = query_scored_similarity(frames, query)
-        copies[moment.video.id] = (moment.video, moment.also_at)
-        scored.append(Scored(moment.video.id, moment.start_ms, moment.end_ms, score))
-    answers = group_by_video([m for m in scored if keep(m) and (threshold is None or m.score >= threshold)])
-    calibration = spec.get("calibration")
+    files: dict[int, tuple[Video, ...]] = {}
+    frame_sets: dict[int, FrameSet] = {}
+    frames_of: dict[int, int] = {}  # video id -> frame set id
+    for moment in library.moments(list(nearest)):
+        score = nearest[moment.id]
+        if encoder.spec["head"].get("frame_space"):
+            if moment.frame_set_id not in frame_sets:
+                frame_sets[moment.frame_set_id] = library.frames(moment.frame_set_id)
+            vectors = frame_sets[moment.frame_set_id].vectors[moment.first_frame : moment.last_frame]
+            score = query_scored_similarity(vectors, query)
+        video = moment.videos[0]  # copies of one content are one answer, under the first path
+        files[video.id] = moment.videos
+        frames_of[video.id] = moment.frame_set_id
+        scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
+    kept = [m for m in scored if keep(m) and (threshold is None or m.score >= threshold)]
     hits = []
-    for rank, found in enumerate(answers[:number], start=1):
-        best, (video, also_at) = found.best, copies[found.best.video_id]
-        word = strength(best.score, calibration)
-        hits.append(
-            Hit(rank, video.path, video.id, best.start_ms, best.end_ms, best.score, word, found.moments[1:], also_at)
-        )
+    for rank, found in enumerate(group_by_video(kept)[:number], start=1):
+        video_id = found.best.video_id
+        frames = frame_sets.get(frames_of[video_id])
+        if frames is not None:
+            fit = frame_cosines(frames.vectors, query)
+            contrast = 2 * score_margin(scored)
+            found = VideoAnswer(tuple(trim_to_event(m, frames.times_ms, fit, contrast) for m in found.moments))
+        hits.append(_hit(rank, found, files[video_id], calibration))
     confident = bool(hits) and hits[0].strength != "unlikely"
-    return Answer(label, str(spec["model"]), confident, tuple(hits))
+    return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
+
+
+def _hit(rank: int, found: VideoAnswer, files: tuple[Video, ...], calibration: Mapping[str, Any] | None) -> Hit:
+    best, (video, *copies) = found.best, files
+    word = strength(best.score, calibration)
+    also_at = tuple(str(copy.path) for copy in copies)
+    return Hit(
+        rank, str(video.path), video.id, best.start_ms, best.end_ms, best.score, word, found.moments[1:], also_at
+    )

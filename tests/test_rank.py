@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vsearch.retriever.calibrate import strength, unrelated_above
-from vsearch.retriever.rank import Scored, group_by_video, merge_overlaps, query_scored_similarity
+from vsearch.retriever.rank import Scored, group_by_video, merge_overlaps, query_scored_similarity, trim_to_event
 
 
 def test_query_scored_pooling_follows_the_frame_that_fits() -> None:
@@ -76,3 +76,15 @@ def test_strength_words_follow_the_share_of_unrelated_scores_above() -> None:
     q, scores = calibration["unrelated"]["q"], calibration["unrelated"]["score"]
     assert unrelated_above(0.1, q, scores) == pytest.approx(0.75)
     assert unrelated_above(-1, q, scores) == 1.0
+
+
+def test_trimming_needs_contrast_and_keeps_two_seconds() -> None:
+    times = np.arange(16, dtype=np.int64) * 500
+    fit = np.full(16, 0.2, dtype=np.float32)
+    whole = Scored(1, 0, 8000, 0.3)
+    assert trim_to_event(whole, times, fit + np.linspace(0, 0.01, 16, dtype=np.float32), 0.05) == whole
+    fit[6:9] = 0.6
+    event = trim_to_event(whole, times, fit, 0.05)
+    assert (event.start_ms, event.end_ms) == (2500, 5000)
+    fit[6:9], fit[14:] = 0.2, 0.9
+    assert trim_to_event(whole, times, fit, 0.05).end_ms == 8000

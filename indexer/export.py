@@ -1,0 +1,144 @@
+"""Cut a moment out of a video as an H.264/AAC file that plays in every browser and player.
+
+The cut is exact to the frame, so pictures are encoded anew. Decoding happens in a child process, as everywhere:
+a damaged or hostile file can end that process, not this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vsearch.errors import MediaError, VsearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import av
+
+BASE_S, PER_SECOND_S = 60.0, 20.0  # deadline: encoding 4K can run well under real time on one core
+TICKS = 90_000
+
+
+def export_clip(source: Path, target: Path, start_ms: int, end_ms: int, *, overwrite: bool = False) -> None:
+    """Write [start_ms, end_ms) of `source` to `target` (.mp4), in one piece or not at all.
+
+    Raises VsearchError when the target exists or cannot be written, MediaError when the source cannot be read.
+    """
+    if target.suffix.lower() != ".mp4":
+        raise VsearchError(f"clips are written as .mp4; give a name such as {target.stem}.mp4")
+    if target.exists() and not overwrite:
+        raise VsearchError(f"{target} is there already; choose another name or add --force")
+    if not source.is_file():
+        raise MediaError(f"{source} is no longer there; run `vsearch index` so that the library knows")
+    if not target.parent.is_dir():
+        raise VsearchError(f"there is no folder {target.parent} to write the clip into")
+    part = target.with_name(f".{os.getpid()}.part.mp4")
+    order = json.dumps([os.fspath(source.resolve()), os.fspath(part), start_ms, end_ms])
+    deadline = BASE_S + PER_SECOND_S * (end_ms - start_ms) / 1000
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "vsearch.indexer.export", order], capture_output=True, timeout=deadline
+        )
+        if done.returncode != 0:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["the decoder crashed"]
+            raise MediaError(f"cannot cut {source}: {lines[-1]}")
+        os.replace(part, target)
+    except subprocess.TimeoutExpired:
+        raise MediaError(f"cannot cut {source}: gave up after {deadline:.0f} s") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _cut(source: str, target: str, start_ms: int, end_ms: int) -> None:
+    import av
+
+    from vsearch.indexer.probe import open_media
+
+    with open_media(Path(source)) as media, av.open(target, "w", options={"movflags": "+faststart"}) as out:
+        if not media.streams.video:
+            raise MediaError("it has no video stream")
+        video, audio = media.streams.video[0], next(iter(media.streams.audio), None)
+        video.thread_type = "AUTO"
+        rate = video.average_rate or Fraction(25)
+        picture = out.add_stream("libx264", rate=min(rate, Fraction(120)), options={"crf": "20", "preset": "veryfast"})
+        picture.pix_fmt = "yuv420p"
+        sound = out.add_stream("aac", rate=audio.rate or 48_000) if audio is not None else None
+        zero = _begin(media, video)
+        begin, end = zero + Fraction(start_ms, 1000), zero + Fraction(end_ms, 1000)
+        media.seek(max(0, int((begin - 1) * av.time_base)))
+        wanted = [video] + ([audio] if audio is not None else [])
+        shown = -1
+        for frame in _frames(media, wanted, end):
+            if frame.pts is None:
+                continue
+            at = frame.pts * frame.time_base - begin
+            if isinstance(frame, av.VideoFrame):
+                if at < -Fraction(1, 2) / rate or at >= end - begin:
+                    continue
+                ticks = max(round(at * TICKS), 0)
+                if ticks <= shown:
+                    continue
+                shown = ticks
+                upright = _upright(frame)
+                if not picture.codec_context.is_open:
+                    picture.width, picture.height = upright.width // 2 * 2, upright.height // 2 * 2
+                    picture.codec_context.time_base = Fraction(1, TICKS)
+                upright = upright.reformat(picture.width, picture.height, "yuv420p")
+                upright.pts, upright.time_base = ticks, Fraction(1, TICKS)
+                out.mux(picture.encode(upright))
+            elif sound is not None and 0 <= at < end - begin:
+                frame.pts = round(at / frame.time_base)
+                out.mux(sound.encode(frame))
+        if shown < 0:
+            raise MediaError("no picture could be decoded there")
+        out.mux(picture.encode())
+        if sound is not None and sound.codec_context.is_open:
+            out.mux(sound.encode())
+
+
+def _begin(media: av.container.InputContainer, video: Any) -> Fraction:
+    """Presentation time of the first frame in seconds: the zero of all times that we show."""
+    for frame in media.decode(video):
+        if frame.pts is not None:
+            return frame.pts * frame.time_base
+    raise MediaError("no picture could be decoded")
+
+
+def _frames(media: av.container.InputContainer, streams: list[Any], end: Fraction) -> Iterator[Any]:
+    """Frames of all streams until the video passes `end`; what cannot be decoded is passed over."""
+    import av
+
+    for packet in media.demux(streams):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            yield frame
+        late = packet.pts is not None and packet.pts * packet.time_base > end + 1
+        if late and packet.stream.type == "video":
+            return
+
+
+def _upright(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame turned as players show it."""
+    import av
+    import numpy as np
+
+    turns = round(frame.rotation / 90) % 4
+    if not turns:
+        return frame
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)), "rgb24")
+
+
+if __name__ == "__main__":
+    try:
+        _cut(*json.loads(sys.argv[1]))
+    except Exception as error:  # its text is the reason that the parent shows
+        sys.exit(str(error))

@@ -1,0 +1,340 @@
+"""One indexing run: find files -> plan -> decode -> encode -> store -> publish.
+
+Decoding happens in child processes (`decode_pool`), encoding in this one while they read ahead. A video's
+frames are encoded in batches of its own, so its vectors do not depend on what else is indexed with it. Each
+video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.indexer.decode_pool import DecodeJob, DecodeOptions, DecodePool, FrameChunk, JobDone, JobFailed
+from vsearch.indexer.decode import FrameShape
+from vsearch.indexer.discover import find_videos
+from vsearch.indexer.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from vsearch.library import Job, Library
+    from vsearch.models import Backbone, Encoder, Head
+
+DEFAULT_MODEL = "mini"
+PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """What a run may be told. `fps`: sampled frames a second; `workers`: decoder processes."""
+
+    model: str | None = None
+    fps: float = 2.0
+    device: str = "auto"
+    decoder: str = "auto"
+    workers: int | None = None
+    batch_size: int = 16
+    retry_failed: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. `warning` marks a report about one file or folder."""
+
+    stage: str
+    videos: int = 0
+    videos_done: int = 0
+    frames: int = 0
+    frames_per_s: float = 0.0
+    eta_s: float | None = None
+    warning: str | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did, in videos. `failures`: path and reason of those that failed now or still."""
+
+    found: int = 0
+    unchanged: int = 0
+    indexed: int = 0
+    partial: int = 0
+    moved: int = 0
+    copies: int = 0
+    missing: int = 0
+    to_do: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    dry_run: bool = False
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The run in a sentence."""
+        if not self.found and not self.missing:
+            return ["no videos found"]
+        parts = [f"{self.found} videos found"]
+        if self.dry_run:
+            parts.append(f"{self.to_do} would be decoded")
+        named = (
+            (self.indexed, "indexed"), (self.partial, "of them in part"), (self.unchanged, "unchanged"),
+            (self.moved, "moved"), (self.copies, "copies of known content"), (self.missing, "missing"),
+            (len(self.failures), "failed"),
+        )  # fmt: skip
+        parts += [f"{count} {name}" for count, name in named if count]
+        rate = f"; {self.frames} frames in {self.seconds:.1f} s" if self.frames else ""
+        return [", ".join(parts) + rate]
+
+
+def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, report: Report) -> Summary:
+    """Bring the library at `path` (made if need be) up to date with the videos under `paths`.
+
+    Raises VsearchError for paths that are not there, a library in use by another run, a model that does not
+    fit the library. KeyboardInterrupt leaves everything finished so far in place, and searchable.
+    """
+    absent = next((p for p in paths if not p.exists()), None)
+    if absent is not None:
+        raise VsearchError(f"there is no file or folder {absent}")
+    from vsearch.library import Library
+
+    report(Progress("looking for videos"))
+    scan, growing = _scan(paths, path, report)
+    if not scan.files and not (path / "catalogue.sqlite").exists():
+        return Summary(dry_run=options.dry_run)
+    with Library.open(path, create=True) as library:
+        if options.dry_run:
+            return _Run(library, options, report).plan_only(scan)
+        with library.writing():
+            return _Run(library, options, report).run(scan)
+
+
+class _Run:
+    """The state of one run: what is planned, what is done, and the encoder once it is needed."""
+
+    def __init__(self, library: Library, options: IndexOptions, report: Report) -> None:
+        self.library = library
+        self.options = options
+        self._report = report
+        self._encoder: Encoder | None = None
+        self._known = library.live_encoder()
+        if self._known and options.model not in (None, self._known.spec["model"]):
+            raise LibraryError(
+                f"this library is indexed with {self._known.spec['model']}; give the same --model or none, "
+                f"or make another library: vsearch index FOLDER --model {options.model} --library NEW"
+            )
+        self._bytes_todo = self._bytes_done = self._videos = self._videos_done = self._frames = 0
+        self._begin = time.monotonic()
+        self._fresh: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+
+    def plan_only(self, scan: Any) -> Summary:
+        plan = self._plan(scan)
+        return Summary(
+            found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), moved=len(plan.moved),
+            copies=len(plan.duplicates), missing=len(plan.missing), dry_run=True,
+            to_do=sum(len(job.files) for job in plan.jobs),
+            failures=[(str(v.path), v.reason or "") for v in plan.known_failed],
+        )  # fmt: skip
+
+    def run(self, scan: Any) -> Summary:
+        self._report(Progress("comparing with the library"))
+        plan = self._plan(scan)
+        for folder in plan.unreachable:
+            self._warn(f"{folder} is empty or not there; nothing below it is called missing")
+        self.library.apply_plan(plan)
+        failures = [(str(v.path), v.reason or "unknown") for v in plan.known_failed]
+        for file, reason in plan.unreadable:
+            self.library.record_failed([file], None, reason)
+            failures.append((str(file.path), reason))
+        indexed = partial = 0
+        encoder_id = self._known.id if self._known else None
+        try:
+            if plan.jobs:
+                encoder_id = self._register_encoder()
+                for job, reason, failed in self._work(plan.jobs, encoder_id):
+                    if failed:
+                        failures += [(str(file.path), reason or "unknown") for file in job.files]
+                    else:
+                        indexed += len(job.files)
+                        partial += len(job.files) * (reason is not None)
+        finally:  # also when interrupted: what is recorded becomes searchable
+            if encoder_id is not None:
+                self._publish(encoder_id)
+        return Summary(
+            found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), indexed=indexed,
+            partial=partial, moved=len(plan.moved), copies=len(plan.duplicates), missing=len(plan.missing),
+            frames=self._frames, seconds=time.monotonic() - self._begin, failures=sorted(failures),
+        )  # fmt: skip
+
+    def _plan(self, scan: Any) -> Any:
+        # A known library names its backbone, so a run with nothing to decode loads no model.
+        backbone = self._known.backbone if self._known else self._load().backbone.identity
+        return self.library.plan(
+            scan, fingerprint, backbone, self.options.fps, retry_failed=self.options.retry_failed
+        )
+
+    def _load(self) -> Encoder:
+        if self._encoder is None:
+            from vsearch.models import Encoder, ZeroShotHead, load_backbone, load_encoder
+
+            self._report(Progress("loading the model"))
+            if self._known:
+                self._encoder = load_encoder(self._known.spec, self.options.device)
+                if self._encoder.identity != self._known.identity:
+                    raise ModelError(
+                        f"this library was indexed with {self._known.identity}, but this installation has "
+                        f"{self._encoder.identity}; make a new library: vsearch index FOLDER --library NEW"
+                    )
+            else:
+                backbone = load_backbone(self.options.model or DEFAULT_MODEL, self.options.device)
+                self._encoder = Encoder(backbone, ZeroShotHead())
+        return self._encoder
+
+    def _register_encoder(self) -> int:
+        encoder = self._load()
+        return self.library.register_encoder(
+            encoder.identity, encoder.backbone.identity, encoder.head.identity, encoder.spec()
+        )
+
+    def _work(self, jobs: Sequence[Job], encoder_id: int) -> Iterator[tuple[Job, str | None, bool]]:
+        """Decode, encode and record; yields each job with a reason (partial or failed) and whether it failed."""
+        encoder = self._load()
+        sizes = [sum(file.size for file in job.files[:1]) for job in jobs]
+        self._bytes_todo, self._videos = sum(sizes), len(jobs)
+        self._begin = published = time.monotonic()
+        cost = 0.0
+        pre = encoder.backbone.preprocess
+        decode = DecodeOptions(
+            fps=self.options.fps,
+            shape=FrameShape(pre.size, pre.resize_mode, pre.interpolation),
+            decoder=self.options.decoder,
+        )
+        buffers: dict[int, _VideoFrames] = {}
+        with DecodePool(decode, workers=self.options.workers or default_workers()) as pool:
+            for event in pool.run(DecodeJob(i, job.path) for i, job in enumerate(jobs)):
+                if isinstance(event, FrameChunk):
+                    buffer = buffers.setdefault(
+                        event.job_id, _VideoFrames(encoder.backbone, self.options.batch_size)
+                    )
+                    self._frames += buffer.add(event.frames, event.times_ms)
+                    self._progress()
+                    continue
+                job = jobs[event.job_id]
+                frames = buffers.pop(event.job_id, None)
+                if isinstance(event, JobFailed) or frames is None:
+                    reason = event.reason if isinstance(event, JobFailed) else "no picture could be decoded"
+                    self.library.record_failed(job.files, job.fingerprint, reason)
+                    self._warn(f"{job.path}: {reason}")
+                    yield job, reason, True
+                else:
+                    self._frames += frames.flush()
+                    self._record(job, event, frames, encoder_id)
+                    yield job, event.partial, False
+                self._videos_done += 1
+                self._bytes_done += sizes[event.job_id]
+                self._progress()
+                if time.monotonic() - published > max(PUBLISH_EVERY_S, 20 * cost):
+                    before = time.monotonic()
+                    self._publish(encoder_id)
+                    published = time.monotonic()
+                    cost = published - before
+
+    def _record(self, job: Job, done: JobDone, frames: _VideoFrames, encoder_id: int) -> None:
+        from vsearch.library import MediaInfo, NewMoment
+        from vsearch.models import plan_windows
+
+        encoder = self._load()
+        vectors, times = frames.result()
+        windows = plan_windows(times, done.info.duration_ms, encoder.head.window_s, encoder.head.overlap)
+        stored = self.library.frame_store.put(
+            job.fingerprint, encoder.backbone.identity, self.options.fps, vectors, times
+        )
+        info = done.info
+        recorded = self.library.record_indexed(
+            files=job.files,
+            fingerprint=job.fingerprint,
+            media=MediaInfo(
+                info.container, info.codec, info.width, info.height, info.rotation, info.duration_ms, info.avg_fps
+            ),
+            covered_ms=done.covered_ms,
+            frames=stored,
+            encoder_id=encoder_id,
+            moments=[NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows],
+            reason=done.partial,
+            poster=done.poster_jpeg,
+        )
+        # From the stored float16, as a later rebuild would do: both give the same index.
+        moments = encoder.head.embed_windows(vectors.astype(np.float16), times, windows)
+        self._fresh.append((np.asarray(recorded.moment_ids, np.int64), moments))
+
+    def _publish(self, encoder_id: int) -> None:
+        if self.library.unpublished(encoder_id):
+            self.library.publish_update(encoder_id, self._fresh, embedder(self.library, encoder_id))
+        self._fresh = []
+
+    def _progress(self) -> None:
+        elapsed = time.monotonic() - self._begin
+        eta = elapsed * (self._bytes_todo / self._bytes_done - 1) if self._bytes_done else None
+        self._report(
+            Progress("indexing", self._videos, self._videos_done, self._frames, self._frames / max(elapsed, 1e-6), eta)
+        )
+
+    def _warn(self, text: str) -> None:
+        self._report(Progress("indexing", self._videos, self._videos_done, warning=text))
+
+
+class _VideoFrames:
+    """One video's frames on their way through the backbone, in batches that begin with the video."""
+
+    def __init__(self, backbone: Backbone, batch_size: int) -> None:
+        self._backbone = backbone
+        self._batch_size = batch_size
+        self._waiting: list[npt.NDArray[np.uint8]] = []
+        self._vectors: list[npt.NDArray[np.float32]] = []
+        self._times: list[npt.NDArray[np.int64]] = []
+
+    def add(self, frames: npt.NDArray[np.uint8], times_ms: npt.NDArray[np.int64]) -> int:
+        """Take frames (n, S, S, 3), encode all full batches; the number encoded."""
+        self._waiting.append(frames)
+        self._times.append(times_ms)
+        count = sum(len(w) for w in self._waiting)
+        full = count - count % self._batch_size
+        return self._encode(full) if full else 0
+
+    def flush(self) -> int:
+        return self._encode(sum(len(w) for w in self._waiting))
+
+    def result(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """vectors (T, D), times_ms (T,)"""
+        return np.concatenate(self._vectors), np.concatenate(self._times)
+
+    def _encode(self, count: int) -> int:
+        if not count:
+            return 0
+        frames = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        for first in range(0, count, self._batch_size):
+            batch = np.ascontiguousarray(frames[first : min(first + self._batch_size, count)])
+            self._vectors.append(self._backbone.encode_frames(batch))
+        self._waiting = [frames[count:]] if count < len(frames) else []
+        return count
+
+
+def embedder(library: Library, encoder_id: int) -> Callable[..., npt.NDArray[np.float32]]:
+    """Moment vectors from stored frames by an encoder's head: (vectors, times_ms, moments) -> (M, D)."""
+    from vsearch.models import load_head
+
+    head: Head = load_head(library.encoder(encoder_id).spec["head"])
+    return head.embed_windows
+
+
+def default_workers() -> int:
+    """Half the cores decode, the others encode; more than eight readers gain nothing on one disk."""
+    return max(1, min(8, (os.cpu_count() or 2) // 2))

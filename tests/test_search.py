@@ -1,0 +1,126 @@
+"""Search over a real library (SQLite, frame files, FAISS) whose vectors are known, with a cached query vector."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vsearch.errors import LibraryError, VsearchError
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.models import ZeroShotHead, plan_windows
+from vsearch.retriever import search, search_similar
+
+DIM = 16
+QUERY = np.eye(DIM, dtype=np.float32)[0]
+OTHER = np.eye(DIM, dtype=np.float32)[1]
+HEAD = ZeroShotHead()
+
+
+def add_video(library: Library, file: Path, concepts: list[int], content: str | None = None) -> None:
+    """A video of 2 frames a second whose t-th second shows the concept `concepts[t]` (an axis)."""
+    file.write_bytes((content or file.name).encode())
+    times = np.arange(2 * len(concepts), dtype=np.int64) * 500
+    rng = np.random.default_rng(len(concepts))
+    frames = 9 * np.eye(DIM, dtype=np.float32)[np.repeat(concepts, 2)] + rng.normal(0, 0.3, (len(times), DIM))
+    duration = 1000 * len(concepts)
+    windows = plan_windows(times, duration, HEAD.window_s, HEAD.overlap)
+    encoder = library.register_encoder("enc", "bb", HEAD.identity, {"model": "made-up", "head": HEAD.spec()})
+    recorded = library.record_indexed(
+        files=[FoundFile(file, file.stat().st_size, file.stat().st_mtime_ns)],
+        fingerprint=content or file.name,
+        media=MediaInfo("mp4", "h264", 64, 64, 0, duration, 25.0),
+        covered_ms=duration,
+        frames=library.frame_store.put(content or file.name, "bb", 2.0, frames, times),
+        encoder_id=encoder,
+        moments=[NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows],
+    )
+    vectors = HEAD.embed_windows(frames, times, windows)
+    library.publish_update(encoder, [(np.asarray(recorded.moment_ids), vectors)])
+    library.cache_text(encoder, "the thing", QUERY)
+
+
+@pytest.fixture
+def library(tmp_path: Path):
+    with Library.open(tmp_path / "library", create=True) as opened:
+        add_video(opened, tmp_path / "early.mp4", [0] * 6 + [2] * 34)
+        add_video(opened, tmp_path / "late.mp4", [3] * 30 + [0] * 12)
+        add_video(opened, tmp_path / "none.mp4", [4] * 20)
+        yield opened
+
+
+def test_the_right_moment_of_the_right_video_comes_first(library: Library) -> None:
+    hits = search(library, "the thing").hits
+    assert [Path(h.path).name for h in hits[:2]] in (["early.mp4", "late.mp4"], ["late.mp4", "early.mp4"])
+    by_name = {Path(h.path).name: h for h in hits}
+    assert (by_name["early.mp4"].start_ms, by_name["early.mp4"].end_ms) == (0, 6_500)
+    assert (by_name["late.mp4"].start_ms, by_name["late.mp4"].end_ms) == (29_500, 42_000)
+    assert by_name["late.mp4"].score > 0.9 > by_name["none.mp4"].score
+
+
+def test_a_brief_event_is_found_by_reranking_with_frames(library: Library, tmp_path: Path) -> None:
+    add_video(library, tmp_path / "brief.mp4", [5] * 10 + [0] + [5] * 9)  # one second in twenty
+    hit = next(h for h in search(library, "the thing").hits if h.path.endswith("brief.mp4"))
+    assert 9_000 <= hit.start_ms <= 10_000 < hit.end_ms <= 12_000
+    assert hit.score > 0.6  # the mean over an 8 s window would give 0.14
+
+
+def test_copies_are_one_answer_and_are_named(library: Library, tmp_path: Path) -> None:
+    add_video(library, tmp_path / "a.mp4", [0] * 4, content="same")
+    add_video(library, tmp_path / "b.mp4", [0] * 4, content="same")
+    hits = [h for h in search(library, "the thing").hits if Path(h.path).name in ("a.mp4", "b.mp4")]
+    assert [(Path(h.path).name, [Path(p).name for p in h.also_at]) for h in hits] == [("a.mp4", ["b.mp4"])]
+
+
+def test_threshold_number_and_repeatability(library: Library) -> None:
+    assert len(search(library, "the thing", number=1).hits) == 1
+    assert all(h.score >= 0.5 for h in search(library, "the thing", threshold=0.5).hits)
+    assert search(library, "the thing", threshold=2.0).hits == ()
+    assert search(library, "  the\tthing ") == search(library, "the thing")
+
+
+def test_similar_leaves_out_the_place_itself(library: Library) -> None:
+    answer = search_similar(library, library.find_video("early.mp4"), 2_000)
+    first = answer.hits[0]
+    assert Path(first.path).name == "late.mp4"
+    assert first.start_ms >= 28_000
+    assert all(h.strength is None for h in answer.hits)
+    with pytest.raises(VsearchError, match="ends before"):
+        search_similar(library, library.find_video("early.mp4"), 10_000_000)
+
+
+def test_words_and_confidence_follow_the_calibration(library: Library) -> None:
+    encoder = library.live_encoder()
+    assert encoder is not None
+    quantiles = {"q": [0.5, 0.98, 0.998, 0.9998], "score": [0.1, 0.3, 0.5, 0.7]}
+    spec = {**encoder.spec, "calibration": {"unrelated": quantiles}}
+    library.register_encoder(encoder.identity, encoder.backbone, encoder.head, spec)
+    library.cache_text(encoder.id, "nowhere", -QUERY)
+    answer = search(library, "the thing")
+    assert (answer.confident, answer.hits[0].strength, answer.hits[-1].strength) == (True, "strong", "unlikely")
+    assert not search(library, "nowhere").confident
+
+
+def test_empty_query_and_empty_library_are_refused_in_words(library: Library, tmp_path: Path) -> None:
+    with pytest.raises(VsearchError, match="empty"):
+        search(library, "  ")
+    with Library.open(tmp_path / "new", create=True) as fresh, pytest.raises(LibraryError, match="vsearch index"):
+        search(fresh, "the thing")
+
+
+def test_a_cached_query_needs_no_model(library: Library) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['vsearch', 'query', 'the thing', '--jsonl', '--library', {str(library.path)!r}]\n"
+        "from vsearch.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print([m for m in 'torch open_clip gradio'.split() if m in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+    first = json.loads(done.stdout.splitlines()[0])
+    assert {"rank", "path", "start", "end", "score"} <= first.keys()
+    assert first["rank"] == 1
