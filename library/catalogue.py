@@ -218,8 +218,13 @@ def database_errors(where: Path) -> Iterator[None]:
         yield
     except DatabaseError as error:
         reason = str(error.orig).lower()
-        if "disk is full" in reason or "disk i/o error" in reason:
+        if "disk is full" in reason:
             raise disk_full(where) from error
+        if "disk i/o error" in reason:
+            raise LibraryError(
+                f"The disk of {where} is full or failing ({reason}): free some space or check it, "
+                "and run the command again; the library is as it was before."
+            ) from error
         if "locked" in reason or "busy" in reason:
             raise LibraryError(
                 f"The library at {where} is busy: another program holds its catalogue; try again."

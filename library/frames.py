@@ -57,7 +57,8 @@ class FrameStore:
         with new_file(self.folder) as (file, temporary):
             np.lib.format.write_array_header_1_0(file, header)
             for first in range(0, count, _CHUNK):
-                part = vectors[first : first + _CHUNK].astype("<f2")
+                with np.errstate(over="ignore"):
+                    part = vectors[first : first + _CHUNK].astype("<f2")
                 if not np.isfinite(part).all():
                     raise ValueError("frame vectors must be finite in float16")
                 records = np.empty(len(part), kind)

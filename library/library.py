@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vsearch.library.index import IndexView
+    from vsearch.library.verify import Report
 
 _log = logging.getLogger(__name__)
 _OWN = ("catalogue", "index", "frames", "thumbs", TEMPORARY)  # how names in a library's folder begin
@@ -341,6 +342,16 @@ class Library:
                 self.publish_update(live.encoder_id)
             self._sweep()
             return count
+
+    def verify(self, *, repair: bool = False, embed: Embed | None = None) -> Report:
+        """Check the whole library, every byte of it, and mend what can be mended; see verify.py.
+
+        `embed`: that of `live_encoder()`; with it a damaged index is rebuilt at once.
+        """
+        from vsearch.library.verify import verify
+
+        with self.writing() if repair else contextlib.nullcontext():
+            return verify(self._catalogue, self.path, self.leftovers, repair=repair, embed=embed)
 
     def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
         """The vector (D,) of a sentence asked before."""

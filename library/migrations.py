@@ -7,6 +7,7 @@ brings an existing catalogue to the same shape (a test compares the two).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,8 +59,8 @@ def migrate(engine: Engine, found: int, folder: Path) -> None:
     if engine.dialect.name == "sqlite":
         backup = folder / f"catalogue.schema{found}.sqlite"
         backup.unlink(missing_ok=True)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(backup),))
+        with contextlib.closing(engine.raw_connection()) as connection:  # outside any transaction
+            connection.cursor().execute("VACUUM INTO ?", (str(backup),))
     with engine.execution_options(vsearch_immediate=True).begin() as connection:
         for step in STEPS[found - FIRST_SCHEMA :]:
             step(connection)

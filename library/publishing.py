@@ -33,7 +33,7 @@ from vsearch.library.index import (
     open_index,
     write_index,
 )
-from vsearch.library.recording import chunks, discard, drop_frame_sets
+from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
 from vsearch.library.records import PRESENT, Embed, Generation, NewMoment
 from vsearch.library.rows import to_frames, to_generation
 
@@ -191,6 +191,8 @@ def prune(session: Session) -> None:
     used = set(session.scalars(select(VideoRow.fingerprint).distinct()))
     rows = session.execute(select(FrameSetRow.id, FrameSetRow.fingerprint)).all()
     stale = [id for id, fingerprint in rows if id not in newest or fingerprint not in used]
+    for fingerprint in {fingerprint for _, fingerprint in rows if fingerprint not in used}:
+        discard(session, thumb_name(fingerprint))
     for some in chunks(stale):
         drop_frame_sets(session, session.scalars(select(FrameSetRow).where(FrameSetRow.id.in_(some))))
     session.execute(

@@ -62,7 +62,7 @@ def moments(session: Session, roots: Roots, ids: Sequence[int]) -> list[Moment]:
         query = select(MomentRow, FrameSetRow.fingerprint).join(
             FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id
         )
-        for row, fingerprint in session.execute(query.where(MomentRow.id.in_(some))).tuples():
+        for row, fingerprint in session.execute(query.where(MomentRow.id.in_(some))):
             rows[row.id] = (row, fingerprint)
     there = _present(session, roots, sorted({fingerprint for _, fingerprint in rows.values()}))
     found = (rows[id] for id in ids if id in rows)
@@ -115,13 +115,13 @@ def frame_sets_without_moments(session: Session, encoder_id: int) -> list[FrameS
             FrameSetRow.id.not_in(has),
         )
         .order_by(FrameSetRow.id)
-    ).tuples()
+    )
     return [FrameSetInfo(row.id, to_frames(row), duration_ms or 0) for row, duration_ms in rows]
 
 
 def summary(session: Session, library: Path) -> Summary:
     counted = select(VideoRow.state, func.count()).group_by(VideoRow.state).order_by(VideoRow.state)
-    states = {state: count for state, count in session.execute(counted).tuples()}
+    states = {state: count for state, count in session.execute(counted)}
     live = live_row(session)
     encoder = None if live is None else session.get_one(EncoderRow, live.encoder_id)
     catalogue = sum(path.stat().st_size for path in library.glob("catalogue.sqlite*"))

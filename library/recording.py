@@ -149,7 +149,7 @@ def add_moments(
     counts: dict[int, int] = {}
     for some in chunks(list(moments)):
         query = select(FrameSetRow.id, FrameSetRow.count).where(FrameSetRow.id.in_(some))
-        counts.update((id, count) for id, count in session.execute(query).tuples())
+        counts.update((id, count) for id, count in session.execute(query))
     ids: dict[int, tuple[int, ...]] = {}
     for frame_set_id, windows in moments.items():
         for moment in windows:
