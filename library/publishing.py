@@ -22,6 +22,7 @@ from vsearch.library.catalogue import (
     MomentRow,
     VideoRow,
 )
+from vsearch.library.disk import put_in_place
 from vsearch.library.frames import FrameStore
 from vsearch.library.index import (
     INDEX,
@@ -132,8 +133,9 @@ def publish(
     new = write_index(folder, batches(), valid)
     try:
         with catalogue.write() as session:
-            if former is not None and live is not None and former.id == live.id and new.sha256 == live.sha256:
-                discard(session, f"{INDEX}/{new.file}")  # nothing changed: keep what answers
+            if live is not None and live.encoder_id == encoder_id and live.sha256 == new.sha256:
+                # Nothing changed. The new file takes the old one's place, which may have been damaged.
+                put_in_place(folder / INDEX / new.file, folder / INDEX / live.file)
                 return to_generation(live)
             row = GenerationRow(**generation_row(new, encoder_id))
             session.add(row)

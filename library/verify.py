@@ -19,6 +19,7 @@ from vsearch.library import publishing
 from vsearch.library.catalogue import (
     Catalogue,
     FrameSetRow,
+    GarbageRow,
     GenerationRow,
     MetaRow,
     MomentRow,
@@ -205,6 +206,7 @@ def _sweep(catalogue: Catalogue, folder: Path, leftovers: list[Path], repair: bo
         named = set(session.scalars(select(FrameSetRow.file)))
         indexes = set(session.scalars(select(GenerationRow.file)))
         thumbs = _thumbs(session)
+        waiting = {folder / name for name in session.scalars(select(GarbageRow.file))}  # for the next writer
     orphans = {
         "stored frames that no video has": [store.path(name) for name in sorted(store.names() - named)],
         "index files that are no generation": [
@@ -221,6 +223,7 @@ def _sweep(catalogue: Catalogue, folder: Path, leftovers: list[Path], repair: bo
         for paths in orphans.values():
             for path in paths:
                 path.unlink(missing_ok=True)
+    orphans = {what: [path for path in paths if path not in waiting] for what, paths in orphans.items()}
     verb = "deleted" if repair else "`vsearch verify --repair` deletes them"
     return [f"{len(paths)} {what}: {verb}" for what, paths in orphans.items() if paths]
 
