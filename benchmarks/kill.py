@@ -1,0 +1,84 @@
+"""Kill -9 an indexing run at random moments, and see that nothing is lost or half-visible.
+
+    python benchmarks/kill.py ../shared/data/videos/clips --kills 20
+
+After each kill `vsearch verify` must find the library whole; at the end `vsearch index` must finish, and the answers
+to some queries must equal those of a run that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+QUERIES = ["a dog running on grass", "a man playing the drums", "cooking in a kitchen", "waves on a beach", "a car"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    chance = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        calm, disturbed = Path(scratch) / "calm", Path(scratch) / "disturbed"
+        begin = time.perf_counter()
+        index(args.folder, calm)
+        length = time.perf_counter() - begin
+        print(f"undisturbed: {length:.1f} s, {counts(calm)}")
+        faults = 0
+        for kill in range(1, args.kills + 1):
+            wait = chance.uniform(0.05, length)
+            process = subprocess.Popen(
+                command("index", args.folder, disturbed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            try:
+                process.wait(wait)
+                fate = "had finished"
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                fate = "killed"
+            whole = "no library yet"
+            if (disturbed / "catalogue.sqlite").exists():
+                checked = subprocess.run(command("verify", None, disturbed), capture_output=True, text=True)
+                none_yet = checked.returncode == 2 and "no library at" in checked.stderr
+                faults += checked.returncode != 0 and not none_yet
+                whole = "whole" if checked.returncode == 0 else (checked.stdout + checked.stderr).strip()
+            print(f"{kill:2}: {fate} after {wait:5.1f} s, {whole}, {counts(disturbed)}", flush=True)
+        index(args.folder, disturbed)
+        same = all(answers(calm, q) == answers(disturbed, q) for q in QUERIES)
+        print(f"afterwards: {counts(disturbed)}; answers equal to the undisturbed run: {same}; faults: {faults}")
+    return 0 if same and not faults else 1
+
+
+def command(verb: str, folder: Path | None, library: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "vsearch", verb, *([str(folder)] if folder else []), *more, "--library", str(library)]
+
+
+def index(folder: Path, library: Path) -> None:
+    subprocess.run([*command("index", folder, library), "--progress", "none"], check=True)
+
+
+def counts(library: Path) -> str:
+    done = subprocess.run([*command("status", None, library), "--json"], capture_output=True, text=True)
+    return str(json.loads(done.stdout)["videos"]) if done.returncode == 0 else "nothing recorded"
+
+
+def answers(library: Path, text: str) -> list[tuple[object, ...]]:
+    done = subprocess.run(
+        command("query", None, library, text, "--json", "-n", "20"), capture_output=True, text=True
+    )
+    return [(h["path"], h["start"], h["end"], h["score"]) for h in json.loads(done.stdout)["hits"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
