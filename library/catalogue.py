@@ -157,7 +157,6 @@ class Catalogue:
     def __init__(self, engine: Engine, where: Path) -> None:
         self.engine = engine
         self._where = where
-        self._writer = engine.execution_options(vsearch_immediate=True)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
@@ -166,11 +165,13 @@ class Catalogue:
             yield session
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Session]:
-        """All or nothing: committed when the block is left, rolled back on any error."""
+    def write(self, patience_ms: int = BUSY_TIMEOUT_MS) -> Iterator[Session]:
+        """All or nothing: committed when the block is left, rolled back on any error. Waits `patience_ms` for
+        another process that is writing."""
+        writer = self.engine.execution_options(vsearch_immediate=True, vsearch_patience_ms=patience_ms)
         with (
             database_errors(self._where),
-            Session(self._writer, expire_on_commit=False) as session,
+            Session(writer, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
@@ -205,8 +206,10 @@ def connect_sqlite(file: Path) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         # A writer takes the write lock at once: upgrading a read lock later can fail with no wait.
-        immediate = connection.get_execution_options().get("vsearch_immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        options = connection.get_execution_options()
+        patience_ms = int(options.get("vsearch_patience_ms", BUSY_TIMEOUT_MS))
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("vsearch_immediate") else "BEGIN")
 
     return engine
 

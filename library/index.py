@@ -68,8 +68,8 @@ class IndexView:
         k = min(k, count)
         if k <= 0:
             return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
-        if vectors.ndim != 2 or vectors.shape[1] != self.generation.dim:
-            raise ValueError(f"queries of shape {vectors.shape} for vectors of {self.generation.dim}")
+        if vectors.ndim != 2 or vectors.shape[1] != self.generation.dim or not np.isfinite(vectors).all():
+            raise ValueError(f"queries of shape {vectors.shape} for {self.generation.dim}-d, or not finite")
         queries = np.ascontiguousarray(vectors, np.float32)
         fetch = min(k + 1, count)
         while True:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _OWN = ("catalogue", "index", "frames", "thumbs", TEMPORARY)  # how names in a library's folder begin
 _CACHED_TEXTS = 10_000
+_CACHE_PATIENCE_MS = 200  # a query does not wait for an indexing run to remember its vector
 
 
 class Library:
@@ -74,6 +76,7 @@ class Library:
         self.frame_store = FrameStore(path)
         self._catalogue = catalogue
         self._lock = WriterLock(path / "index.lock")
+        self._mutex = threading.RLock()  # the file lock keeps out other processes, this one other threads
         self._writers = 0
 
     @classmethod
@@ -85,7 +88,7 @@ class Library:
         newer vsearch, or when it cannot be read.
         """
         path = path.expanduser().resolve()
-        if url is None and not (path / CATALOGUE).is_file():
+        if not path.is_dir() or (url is None and not (path / CATALOGUE).is_file()):
             _check_new(path, create)
         with disk_errors(path), database_errors(path):
             if create and not path.is_dir():
@@ -120,17 +123,18 @@ class Library:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the writer's lock; may be nested. Raises LibraryError when another process holds it."""
-        if self._writers == 0:
-            self._lock.acquire()
-        self._writers += 1
-        try:
-            if self._writers == 1:
-                self._sweep()
-            yield
-        finally:
-            self._writers -= 1
+        with self._mutex:
             if self._writers == 0:
-                self._lock.release()
+                self._lock.acquire()
+            self._writers += 1
+            try:
+                if self._writers == 1:
+                    self._sweep()
+                yield
+            finally:
+                self._writers -= 1
+                if self._writers == 0:
+                    self._lock.release()
 
     # Indexing
 
@@ -369,7 +373,7 @@ class Library:
         """Remember the vector of a sentence; the oldest are dropped. A cache that cannot be written is no
         reason to fail a query."""
         try:
-            with self._catalogue.write() as session:
+            with self._catalogue.write(patience_ms=_CACHE_PATIENCE_MS) as session:
                 recording.cache_text(session, encoder_id, text, vector.astype("<f4").tobytes(), _CACHED_TEXTS)
         except LibraryError as error:
             _log.debug("query vector not cached: %s", error)

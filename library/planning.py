@@ -174,7 +174,9 @@ def _lost(
         video = vacated[path]
         if video.fingerprint is None:
             continue
-        if path in found or video.state == MISSING or _below(path, watched, skipped) or gone(video):
+        seen = not _below(path, skipped, ())
+        known_lost = path in found or video.state == MISSING or _below(path, watched, skipped)
+        if known_lost or (seen and gone(video)):
             lost[video.fingerprint].append(video)
     return lost
 

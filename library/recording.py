@@ -29,7 +29,7 @@ from vsearch.library.rows import Roots
 def apply_plan(session: Session, roots: Roots, plan: Plan) -> None:
     """Everything of a plan that needs no decoding."""
     for folder in plan.folders:
-        roots.add(folder)
+        roots.add(folder if folder.is_dir() else folder.parent)
     for some in chunks([video.id for video in plan.replaced]):
         session.execute(delete(VideoRow).where(VideoRow.id.in_(some)))
     for some in chunks([video.id for video in plan.missing]):

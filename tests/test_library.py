@@ -388,6 +388,22 @@ def test_a_known_failure_waits_for_retry(library: Library, videos: Path) -> None
     assert not library.videos(FAILED)
 
 
+def test_a_single_file_can_be_indexed_and_concerns_no_other(library: Library, videos: Path) -> None:
+    index(library, videos)
+    (videos / "a.mp4").write_text("changed")
+    os.rename(videos / "b.mp4", videos / "b")
+    stat_ = (videos / "a.mp4").stat()
+    only = Scan((videos / "a.mp4",), (FoundFile(videos / "a.mp4", stat_.st_size, stat_.st_mtime_ns),))
+    plan = library.plan(only, fingerprint, "bb", 2.0)
+    library.apply_plan(plan)
+    assert [job.path.name for job in plan.jobs] == ["a.mp4"]
+    assert not library.videos(MISSING)
+    with Library.open(videos.parent / "second", create=True) as fresh:
+        fresh.apply_plan(fresh.plan(only, fingerprint, "bb", 2.0))
+        fresh.record_failed(only.files, "f", "reason")
+        assert [(video.root, video.path.name) for video in fresh.videos()] == [(videos, "a.mp4")]
+
+
 def test_names_that_are_not_text_survive(library: Library, videos: Path) -> None:
     odd = [b"bad\xff\xfe.mp4", b"new\nline.mp4", b"-dash.mp4", "snow☃.mp4".encode(), b"it's <b>.mp4"]
     for i, name in enumerate(odd):
@@ -737,6 +753,17 @@ def test_query_vectors_are_remembered_for_their_encoder(
     library.cache_text(one, "a fox", vector)
     assert library.cached_text(one, "a dog") is None
     assert library.cached_text(one, "a cat") is not None
+
+
+def test_a_query_does_not_wait_for_a_writer_to_cache_its_vector(library: Library) -> None:
+    encoder_id = encoder(library)
+    with sqlite3.connect(library.path / "catalogue.sqlite", isolation_level=None) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        library.cache_text(encoder_id, "a dog", np.ones(4, np.float32))  # gives up, and says nothing
+        assert library.cached_text(encoder_id, "a dog") is None
+        writer.execute("ROLLBACK")
+    library.cache_text(encoder_id, "a dog", np.ones(4, np.float32))
+    assert library.cached_text(encoder_id, "a dog") is not None
 
 
 def test_partial_videos_keep_their_reason_and_state_through_a_move(library: Library, videos: Path) -> None:
