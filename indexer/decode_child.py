@@ -1,0 +1,154 @@
+"""A decoder process as its parent sees it: started, spoken to over pipes, killed.
+
+Messages are a length (4 bytes, big-endian), a JSON header and, where the header says `bytes`, that many raw
+bytes. To the child go paths; from it come ready, info, frame, progress, poster, done and failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import vsearch
+from vsearch.errors import VsearchError
+from vsearch.indexer.decode import DecodeOptions
+
+_START_S = 120.0  # imports from a cold network disk
+_PIPE_BYTES = 1 << 20
+
+
+class ChildDied(Exception):
+    """The process is gone; `returncode` as subprocess has it (negative: the signal)."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+
+class ChildSilent(Exception):
+    """Nothing came for too long (`stalled`), or the job took too long altogether."""
+
+    def __init__(self, seconds: float, stalled: bool) -> None:
+        super().__init__(seconds, stalled)
+        self.seconds = seconds
+        self.stalled = stalled
+
+
+class Child:
+    """One running decoder process. `stall_s` and `budget_s` limit waiting for it, not the caller's own time."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        self.stall_s = _START_S
+        self.budget_s = float("inf")
+        self.waited_s = 0.0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vsearch.indexer.decode_worker", json.dumps(asdict(options)), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
+            cwd="/",  # `-m` would import from the working directory, which may be the user's video folder
+            env=_environment(),
+        )
+        assert self._process.stdin and self._process.stdout
+        self._in = self._process.stdin.fileno()
+        self._out = self._process.stdout.fileno()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with contextlib.suppress(OSError):  # the user's pipe quota may be used up
+                fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._poll = select.poll()
+        self._poll.register(self._out, select.POLLIN)
+        try:
+            header = self.read()
+        except (ChildDied, ChildSilent):
+            header = {"kind": "broken", "reason": "it ended before it was ready"}
+        if header["kind"] != "ready":
+            self.close()
+            raise VsearchError(
+                f"the decoder process does not start ({header.get('reason')}); "
+                "try: python -m vsearch.indexer.decode_worker"
+            )
+
+    def start(self, path: str, stall_s: float, budget_s: float) -> None:
+        """Hand it a file. Raises ChildDied."""
+        self.stall_s, self.budget_s, self.waited_s = stall_s, budget_s, 0.0
+        header = json.dumps({"path": path}).encode()  # escapes what is not ASCII, also broken UTF-8
+        try:
+            os.write(self._in, len(header).to_bytes(4, "big") + header)
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def read(self) -> dict[str, Any]:
+        """The next message's header. Raises ChildDied, ChildSilent."""
+        since = self.waited_s
+        length = int.from_bytes(self._bytes(4, since), "big")
+        return json.loads(self._bytes(length, since))
+
+    def read_payload(self, target: memoryview) -> None:
+        """Fill `target` with the raw bytes that follow a header. Raises ChildDied, ChildSilent."""
+        since = self.waited_s
+        while target:
+            self._wait(since)
+            count = os.readv(self._out, [target])
+            if not count:
+                raise self._died()
+            target = target[count:]
+
+    def kill(self) -> None:
+        """At once, from any thread; whoever reads then gets ChildDied."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kill, reap, close the pipes. Only where no other thread reads."""
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError), self._process:
+            pass
+
+    def _bytes(self, count: int, since: float) -> bytearray:
+        data = bytearray(count)
+        view = memoryview(data)
+        while view:
+            self._wait(since)
+            got = os.readv(self._out, [view])
+            if not got:
+                raise self._died()
+            view = view[got:]
+        return data
+
+    def _wait(self, since: float) -> None:
+        """Until there is something to read; `since`: value of `waited_s` when the message was asked for."""
+        while True:
+            left = min(self.stall_s - (self.waited_s - since), self.budget_s - self.waited_s)
+            begin = time.monotonic()
+            ready = self._poll.poll(1000 * max(0.0, min(left, 3600.0)))
+            self.waited_s += time.monotonic() - begin
+            if ready:
+                return
+            if self.waited_s >= self.budget_s:
+                raise ChildSilent(self.budget_s, stalled=False)
+            if self.waited_s - since >= self.stall_s:
+                raise ChildSilent(self.stall_s, stalled=True)
+
+    def _died(self) -> ChildDied:
+        try:
+            return ChildDied(self._process.wait(timeout=5.0))
+        except subprocess.TimeoutExpired:  # it closed its pipe but lives on
+            self._process.kill()
+            return ChildDied(self._process.wait())
+
+
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    home = Path(vsearch.__file__).parent.parent
+    if any(Path(entry or ".").resolve() == home for entry in sys.path):  # found by folder: the child starts elsewhere
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
+    return environment

@@ -1,0 +1,303 @@
+"""Decoder processes, supervised: jobs in, frames out, whatever a file does to its decoder.
+
+Each worker is a child process in a session of its own, fed and read over pipes by one thread here. The thread
+starts it, watches it, and kills and replaces it when it hangs, crashes or takes too long; frames that had
+arrived by then are kept. A full event queue blocks the thread, the pipe fills, and the child waits: memory is
+bounded, and a clock runs only while the thread waits for the child.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from vsearch.indexer.decode import DecodeOptions, clock
+from vsearch.indexer.decode_child import Child, ChildDied, ChildSilent
+from vsearch.indexer.picture import FrameShape
+from vsearch.indexer.probe import MediaInfo
+
+__all__ = [
+    "DecodeJob", "DecodeOptions", "DecodePool", "Event", "FrameChunk", "FrameShape", "JobDone", "JobFailed",
+]  # fmt: skip
+
+_LOOK_AHEAD = 2  # events for each worker that may wait for the consumer, beside the chunk in work
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """A file to decode; `id` comes back with its events."""
+
+    id: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Successive frames (n, size, size, 3) uint8 RGB of one job, and their times (n,) in milliseconds."""
+
+    job_id: int
+    frames: npt.NDArray[np.uint8]
+    times_ms: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """A job's end, after its chunks. `partial`: a sentence if not all could be decoded; `covered_ms`: how far."""
+
+    job_id: int
+    info: MediaInfo
+    frames: int
+    partial: str | None
+    covered_ms: int
+    poster_jpeg: bytes | None
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """A job that gave nothing, with the reason as a sentence."""
+
+    job_id: int
+    reason: str
+
+
+Event = FrameChunk | JobDone | JobFailed
+
+
+class DecodePool:
+    """`workers` decoder processes. Use as a context manager; leaving it kills them at once.
+
+    Chunks of one job come in order of time and are cut after every `chunk_frames` frames, whatever the timing;
+    events of different jobs mix.
+    """
+
+    def __init__(self, options: DecodeOptions, workers: int) -> None:
+        if options.decoder not in ("auto", "pyav", "decord"):
+            raise ValueError(f"no such decoder: {options.decoder}; use auto, pyav or decord")
+        self._jobs: queue.Queue[DecodeJob | None] = queue.Queue()
+        self._events: queue.Queue[Event | BaseException] = queue.Queue(_LOOK_AHEAD * workers)
+        self._closed = threading.Event()
+        self._workers = [_Worker(options, self._jobs, self._put, self._closed) for _ in range(workers)]
+        for worker in self._workers:
+            worker.start()
+
+    def run(self, jobs: Iterable[DecodeJob]) -> Iterator[Event]:
+        """Decode all jobs; they are taken from the iterable only as workers come free."""
+        waiting = iter(jobs)
+        in_work = 0
+        exhausted = False
+        while True:
+            while not exhausted and in_work < 2 * len(self._workers):
+                job = next(waiting, None)
+                if job is None:
+                    exhausted = True
+                else:
+                    self._jobs.put(job)
+                    in_work += 1
+            if not in_work:
+                return
+            event = self._events.get()
+            if isinstance(event, BaseException):
+                raise event
+            if not isinstance(event, FrameChunk):
+                in_work -= 1
+            yield event
+
+    def close(self) -> None:
+        """Kill all children, drop what is in work. Safe to call twice."""
+        self._closed.set()
+        for worker in self._workers:
+            worker.kill()
+            self._jobs.put(None)
+        for worker in self._workers:
+            worker.join(timeout=1.0)
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _put(self, event: Event | BaseException) -> None:
+        """Blocks while the consumer is behind. After closing, events fall to the floor."""
+        while not self._closed.is_set():
+            try:
+                return self._events.put(event, timeout=0.1)
+            except queue.Full:
+                continue
+
+
+class _Worker(threading.Thread):
+    """One child process after another, and the job it works on."""
+
+    def __init__(
+        self,
+        options: DecodeOptions,
+        jobs: queue.Queue[DecodeJob | None],
+        put: Callable[[Event | BaseException], None],
+        closed: threading.Event,
+    ) -> None:
+        super().__init__(daemon=True, name="vsearch-decoder")
+        self._options = options
+        self._jobs = jobs
+        self._put = put
+        self._closed = closed
+        self._lock = threading.Lock()  # no child may be started after close()
+        self._child: Child | None = None
+        self._videos = 0
+
+    def run(self) -> None:
+        # The child is tied to this thread's life: PR_SET_PDEATHSIG watches the thread that started it.
+        try:
+            while (job := self._jobs.get()) is not None and not self._closed.is_set():
+                self._decode(job)
+        except BaseException as error:
+            self._put(error)
+        finally:
+            self._drop_child()
+
+    def kill(self) -> None:
+        """From another thread: the child dies at once, and this thread notices."""
+        with self._lock:
+            if self._child:
+                self._child.kill()
+
+    def _decode(self, job: DecodeJob) -> None:
+        child = self._ready_child()
+        if child is None:
+            return
+        record = _Record(job.id, self._options, self._put)
+        try:
+            child.start(os.path.abspath(job.path), _stall_s(job.path, self._options), self._options.deadline_s)
+            while not record.take(child):
+                pass
+        except ChildSilent as silent:
+            self._drop_child()
+            record.broken(
+                f"decoder hung for {silent.seconds:.0f} s"
+                if silent.stalled
+                else f"decoding took longer than the {silent.seconds:.0f} s that it may"
+            )
+        except ChildDied as died:
+            self._drop_child()
+            record.broken(_cause(died.returncode))
+
+    def _ready_child(self) -> Child | None:
+        if self._child and self._videos >= self._options.videos_per_process:
+            self._drop_child()  # decoders leak
+        if self._child is None:
+            with self._lock:
+                if self._closed.is_set():
+                    return None
+                self._child = Child(self._options)
+            self._videos = 0
+        self._videos += 1
+        return self._child
+
+    def _drop_child(self) -> None:
+        with self._lock:
+            child, self._child = self._child, None
+        if child:
+            child.close()
+
+
+class _Record:
+    """What has come of one job. Gathers frames into chunks; every end of a job passes through here."""
+
+    def __init__(self, job_id: int, options: DecodeOptions, put: Callable[[Event | BaseException], None]) -> None:
+        self._job_id = job_id
+        self._options = options
+        self._put = put
+        self._info: MediaInfo | None = None
+        self._poster: bytes | None = None
+        self._reached_ms = 0
+        self._count = 0
+        self._frames = self._new_chunk()
+        self._times: list[int] = []
+
+    def take(self, child: Child) -> bool:
+        """One message; True when it was the job's last. Raises ChildDied, ChildSilent."""
+        message = child.read()
+        kind = message["kind"]
+        if kind == "frame":
+            child.read_payload(memoryview(self._frames[len(self._times)]).cast("B"))
+            self._times.append(message["ms"])
+            self._reached_ms = message["ms"]
+            if len(self._times) == self._options.chunk_frames:
+                self._flush()
+        elif kind == "progress":
+            self._reached_ms = message["ms"]
+        elif kind == "poster":
+            jpeg = bytearray(message["bytes"])
+            child.read_payload(memoryview(jpeg))
+            self._poster = bytes(jpeg)
+        elif kind == "info":
+            self._info = MediaInfo(**message["info"])
+            child.budget_s += self._options.deadline_per_video_s * self._info.duration_ms / 1000
+        elif kind == "done":
+            self._flush()
+            self._put(
+                JobDone(
+                    self._job_id, MediaInfo(**message["info"]), self._count, message["partial"],
+                    message["covered_ms"], self._poster,
+                )
+            )  # fmt: skip
+            return True
+        else:
+            self._end(message["reason"])
+            return True
+        return False
+
+    def broken(self, cause: str) -> None:
+        """The decoder had to be given up; `cause` says why."""
+        self._end(f"{cause} at {clock(self._reached_ms / 1000)}" if self._info else cause)
+
+    def _end(self, reason: str) -> None:
+        """Frames that are there count: the job is partial. Without any it has failed."""
+        self._flush()
+        if self._count and self._info:
+            of = f" of {clock(self._info.duration_ms / 1000)}" if self._info.duration_ms else ""
+            sentence = f"only {clock(self._reached_ms / 1000)}{of} could be decoded: {reason}"
+            self._put(JobDone(self._job_id, self._info, self._count, sentence, self._reached_ms, self._poster))
+        else:
+            self._put(JobFailed(self._job_id, reason))
+
+    def _flush(self) -> None:
+        if self._times:
+            count = len(self._times)
+            self._put(FrameChunk(self._job_id, self._frames[:count], np.array(self._times, np.int64)))
+            self._count += count
+            self._frames = self._new_chunk()
+            self._times = []
+
+    def _new_chunk(self) -> npt.NDArray[np.uint8]:
+        size = self._options.shape.size
+        return np.empty((self._options.chunk_frames, size, size, 3), np.uint8)
+
+
+def _stall_s(path: Path, options: DecodeOptions) -> float:
+    """decord reads a whole file before its first frame; give it a slow disk's time for that."""
+    if options.decoder != "decord":
+        return options.stall_s
+    try:
+        return options.stall_s + os.stat(path).st_size / 20e6
+    except OSError:
+        return options.stall_s
+
+
+def _cause(returncode: int) -> str:
+    if returncode == -signal.SIGKILL:
+        return "decoder was killed (SIGKILL), perhaps because memory ran out"
+    if returncode < 0:
+        return f"decoder crashed ({signal.Signals(-returncode).name})"
+    return f"decoder ended by itself (exit code {returncode})"

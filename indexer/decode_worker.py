@@ -1,0 +1,148 @@
+"""Main of a decoder process: `python -m vsearch.indexer.decode_worker OPTIONS PARENT` (see `decode_child`).
+
+Reads paths from its standard input, writes messages to what was its standard output. Nothing that FFmpeg or
+decord print gets through. It ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vsearch.errors import MediaError
+from vsearch.indexer.decode import DecodeOptions, decode
+from vsearch.indexer.picture import FrameShape, Image
+from vsearch.indexer.probe import MediaInfo
+
+_PROGRESS_S = 0.5
+
+
+def main(arguments: list[str]) -> None:
+    values = json.loads(arguments[0]) if arguments else asdict(DecodeOptions())
+    options = DecodeOptions(**{**values, "shape": FrameShape(**values["shape"])})
+    parent = int(arguments[1]) if len(arguments) > 1 else os.getppid()
+    out = _claim_stdout()
+    _die_with(parent)
+    _limit(options.memory_limit_bytes)
+    try:
+        _import_decoder()
+    except Exception as error:
+        return _send(out, {"kind": "broken", "reason": f"{type(error).__name__}: {error}"})
+    paths: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read_paths, args=(paths,), daemon=True).start()
+    _send(out, {"kind": "ready"})
+    while True:
+        sink = _PipeSink(out)
+        path = Path(paths.get())
+        try:
+            outcome = decode(path, options, sink)
+        except MediaError as error:
+            _send(out, {"kind": "failed", "reason": str(error)})
+        except MemoryError:
+            limit = options.memory_limit_bytes / (1 << 30)
+            _send(out, {"kind": "failed", "reason": f"needs more than {limit:.1f} GB of memory to decode"})
+        except OSError as error:
+            _send(out, {"kind": "failed", "reason": f"cannot be read: {error.strerror or error}"})
+        except Exception as error:
+            # Whatever else a damaged file makes a decoder's binding raise is that file's fault, not the run's.
+            _send(out, {"kind": "failed", "reason": f"decoder failed ({type(error).__name__}: {error})"})
+        else:
+            _send(out, {"kind": "done", **asdict(outcome)})
+
+
+class _PipeSink:
+    """`decode.Sink` that writes messages."""
+
+    def __init__(self, out: int) -> None:
+        self._out = out
+        self._last_progress = 0.0
+
+    def info(self, info: MediaInfo) -> None:
+        _send(self._out, {"kind": "info", "info": asdict(info)})
+
+    def frame(self, time_ms: int, image: Image) -> None:
+        _send(self._out, {"kind": "frame", "ms": time_ms}, image.data.cast("B"))
+
+    def progress(self, time_ms: int) -> None:
+        now = time.monotonic()
+        if now - self._last_progress > _PROGRESS_S:
+            self._last_progress = now
+            _send(self._out, {"kind": "progress", "ms": time_ms})
+
+    def poster(self, jpeg: bytes) -> None:
+        _send(self._out, {"kind": "poster", "bytes": len(jpeg)}, memoryview(jpeg))
+
+
+def _send(out: int, header: dict[str, Any], payload: memoryview | None = None) -> None:
+    # A reason may quote a file name that is not UTF-8; JSON's escapes carry that through.
+    data = json.dumps(header).encode()
+    try:
+        _write(out, memoryview(len(data).to_bytes(4, "big") + data))
+        if payload is not None:
+            _write(out, payload)
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _write(out: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(out, data) :]
+
+
+def _read_paths(paths: queue.Queue[str]) -> None:
+    stdin = sys.stdin.buffer
+    while len(length := stdin.read(4)) == 4:
+        paths.put(json.loads(stdin.read(int.from_bytes(length, "big")))["path"])
+    os._exit(0)  # the parent is gone or done with us, whatever the decoder is doing
+
+
+def _claim_stdout() -> int:
+    """The pipe to the parent, under a number that no library prints to."""
+    out = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    return out
+
+
+def _die_with(parent: int) -> None:
+    """On Linux the kernel kills this process with its parent, even while a decoder holds the interpreter."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _limit(memory_bytes: int) -> None:
+    import resource
+
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory_bytes)]
+    for kind, value in limits:
+        with contextlib.suppress(ValueError, OSError):  # macOS does not limit address space
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+
+def _import_decoder() -> None:
+    import av
+    import av.logging
+
+    av.logging.set_level(av.logging.PANIC)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

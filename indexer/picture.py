@@ -1,0 +1,140 @@
+"""From a decoded picture to the square RGB array that an image encoder takes, in one swscale step.
+
+Orientation comes from the display matrix, the shape of pixels from the sample aspect ratio, the colour matrix
+and range from the stream's tags. High dynamic range is shown without tone mapping.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+
+# libswscale/swscale.h: filters, and flags for rounding and chroma that cost little at these sizes
+_FILTERS = {"bilinear": 0x2, "bicubic": 0x4}
+_EXACT = 0x2000 | 0x40000  # SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+# AVColorSpace of a frame -> SWS_CS_* that PyAV takes
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_BT601, _BT709 = 5, 1
+
+
+@dataclass(frozen=True)
+class FrameShape:
+    """Frames of size x size pixels: 'shortest' side fits and the centre is cut out, 'squash' distorts,
+    'longest' side fits and the rest is black. Interpolation 'bicubic' or 'bilinear', antialiased."""
+
+    size: int
+    mode: Literal["shortest", "squash", "longest"] | str = "shortest"
+    interpolation: Literal["bicubic", "bilinear"] | str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.mode not in ("shortest", "squash", "longest") or self.interpolation not in _FILTERS:
+            raise ValueError(f"no such frame shape: {self}")
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) before cutting or padding, for a picture shown as width x height."""
+        if self.mode == "squash":
+            return self.size, self.size
+        side = min(width, height) if self.mode == "shortest" else max(width, height)
+        return max(1, round(width * self.size / side)), max(1, round(height * self.size / side))
+
+    def fit(self, image: Image) -> Image:
+        """Cut out the centre or pad an already scaled image to (size, size, 3)."""
+        height, width = image.shape[:2]
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        if self.mode == "longest" and (top, left) != (0, 0):
+            square = np.zeros((self.size, self.size, 3), np.uint8)
+            square[-top : height - top, -left : width - left] = image
+            return square
+        return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How the stored picture is turned to be shown: first transposed, then mirrored."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def rotation(self) -> int:
+        """Degrees clockwise (of a mirrored picture: of its unmirrored part)."""
+        if self.transpose:
+            return 270 if self.flip_y else 90
+        return 180 if self.flip_y else 0
+
+    def apply(self, image: Image) -> Image:
+        if self.transpose:
+            image = image.transpose(1, 0, 2)
+        if self.flip_x:
+            image = image[:, ::-1]
+        return image[::-1] if self.flip_y else image
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """From the frame's display matrix (ISO 14496-12, 8.3.2): x' = a x + c y, y' = b x + d y."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5]
+    if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):
+        return Orientation(False, bool(a < 0), bool(d < 0))
+    return Orientation(True, bool(c < 0), bool(b < 0))
+
+
+def shown_size(width: int, height: int, pixel_aspect: Fraction, orientation: Orientation) -> tuple[int, int]:
+    """(width, height) of the picture as shown, with square pixels."""
+    wide = max(1, round(width * pixel_aspect))
+    return (height, wide) if orientation.transpose else (wide, height)
+
+
+def render(frame: VideoFrame, shape: FrameShape, pixel_aspect: Fraction) -> Image:
+    """(size, size, 3) uint8 RGB of a decoded frame."""
+    orientation = orientation_of(frame)
+    width, height = shape.scaled(*shown_size(frame.width, frame.height, pixel_aspect, orientation))
+    image = _scale(frame, (width, height), orientation, shape.interpolation)
+    return shape.fit(image)
+
+
+def render_poster(frame: VideoFrame, height: int, pixel_aspect: Fraction) -> bytes:
+    """JPEG of the whole picture, `height` pixels high and at most four times as wide."""
+    orientation = orientation_of(frame)
+    shown = shown_size(frame.width, frame.height, pixel_aspect, orientation)
+    return encode_jpeg(_scale(frame, poster_size(*shown, height), orientation, "bicubic"))
+
+
+def poster_size(width: int, height: int, poster_height: int) -> tuple[int, int]:
+    return min(4 * poster_height, max(1, round(width * poster_height / height))), poster_height
+
+
+def encode_jpeg(image: Image) -> bytes:
+    from PIL import Image as Pillow
+
+    out = io.BytesIO()
+    Pillow.fromarray(image).save(out, "JPEG", quality=82, optimize=True)
+    return out.getvalue()
+
+
+def _scale(frame: VideoFrame, size: tuple[int, int], orientation: Orientation, interpolation: str) -> Image:
+    """Scaled, turned to `size` = (width, height), converted to RGB."""
+    width, height = reversed(size) if orientation.transpose else size
+    matrix = _MATRICES.get(int(frame.colorspace))
+    if matrix is None:
+        # Untagged: players take BT.709 for high definition, BT.601 below.
+        matrix = _BT709 if min(frame.width, frame.height) > 576 else _BT601
+    rgb = frame.reformat(
+        width=width, height=height, format="rgb24", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
+        interpolation=_FILTERS[interpolation] | _EXACT,
+    )  # fmt: skip
+    return orientation.apply(rgb.to_ndarray())

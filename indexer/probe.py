@@ -1,0 +1,192 @@
+"""What a file is, told from its first bytes, and opening it so that FFmpeg follows nothing else.
+
+A file's name decides nothing. Its first bytes must show one of the containers below, and FFmpeg is then told
+to use exactly that demuxer and no protocol but `file`. Playlists and concat lists, which make FFmpeg (and
+decord, which takes no options) read other files or the network (CVE-2016-1897, CVE-2017-9993), are therefore
+refused before any decoder sees them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vsearch.errors import MediaError
+from vsearch.indexer.sniff import container_of, read_head, why_not_video
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+FORMAT_WHITELIST = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,gif,ogg"
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What probing a video told. Width and height in pixels as shown: pixel shape and rotation applied.
+
+    `rotation`: degrees clockwise that are applied to the stored picture. `duration_ms`: of the whole file as
+    its container declares it, or as far as was decoded where it declares none.
+    """
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    duration_ms: int
+    avg_fps: float
+
+
+def sniff_container(path: Path) -> str | None:
+    """The container that the first bytes of a file show, as the name of an FFmpeg demuxer; None: none of ours.
+
+    Raises OSError.
+    """
+    return container_of(read_head(path))
+
+
+def open_video(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream, str]:
+    """Open a file with PyAV: (container, the video stream to decode, container name).
+
+    Raises MediaError with the reason when it is not a video, refused, damaged beyond opening or too large.
+    """
+    import av
+
+    name = _checked_container(path)
+    try:
+        container = av.open(
+            f"file:{path}",  # the prefix keeps ':' and '%' in names from being read as a protocol or a pattern
+            mode="r",
+            format=name,
+            options={
+                "protocol_whitelist": "file",
+                "format_whitelist": FORMAT_WHITELIST,
+                "max_pixels": str(max_pixels),
+            },
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(_why_not_opened(path, name, error)) from error
+    try:
+        return container, _choose_stream(container, max_pixels), name
+    except BaseException:
+        container.close()
+        raise
+
+
+def stream_duration_s(stream: VideoStream) -> float | None:
+    """How long the video stream itself says it is, from its first picture on; None where it does not say."""
+    if stream.duration and stream.duration > 0 and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    parts = stream.metadata.get("DURATION", "").split(":")  # matroska: 00:00:05.005000000, where it ends
+    if len(parts) != 3:
+        return None
+    try:
+        end_s = int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+    except ValueError:
+        return None
+    return max(0.0, end_s - float((stream.start_time or 0) * (stream.time_base or 0))) or None
+
+
+def cut_short(path: Path, container: str) -> bool:
+    """Whether an mp4, matroska or avi file is shorter than its own headers say. Raises OSError."""
+    size = os.stat(path).st_size
+    head = read_head(path)
+    if container == "mp4":
+        return _walk_atoms(path)[1]
+    if container == "avi":
+        declared = int.from_bytes(head[4:8], "little") + 8
+        return 8 < declared < 1 << 31 and size < declared
+    if container == "matroska":
+        at = head.find(b"\x18\x53\x80\x67")  # Segment; its size is a variable-length integer
+        if at < 0 or len(head) < at + 12 or not head[at + 4]:
+            return False
+        length = 9 - head[at + 4].bit_length()
+        unknown = (1 << 7 * length) - 1  # a live recording
+        value = int.from_bytes(head[at + 4 : at + 4 + length], "big") & unknown
+        return value != unknown and size < at + 4 + length + value
+    return False
+
+
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width of a pixel over its height; 1 where it is not given or absurd."""
+    ratio = stream.sample_aspect_ratio
+    return ratio if ratio and Fraction(1, 8) <= ratio <= 8 else Fraction(1)
+
+
+def _checked_container(path: Path) -> str:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise MediaError("not a regular file")
+        head = read_head(path)
+    except OSError as error:
+        raise MediaError(f"cannot be read: {error.strerror}") from error
+    name = container_of(head)
+    if name is None:
+        raise MediaError(why_not_video(head))
+    return name
+
+
+def _choose_stream(container: InputContainer, max_pixels: int) -> VideoStream:
+    """The default video stream, else the one with most pixels; cover pictures do not count."""
+    from av.stream import Disposition
+
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    videos = [s for s in container.streams.video if not s.disposition & covers]
+    if not videos:
+        kinds = {s.type for s in container.streams}
+        if "video" in kinds:
+            raise MediaError("no video stream (sound with a cover picture only)")
+        raise MediaError("no video stream (audio only)" if "audio" in kinds else "no video stream")
+    usable = [s for s in videos if s.codec_context is not None]
+    if not usable:
+        raise MediaError("the codec of its video stream is not known to this decoder")
+    # max() keeps the first of equals, so the choice is stable.
+    best = max(usable, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
+    if best.width * best.height > max_pixels:
+        raise MediaError(
+            f"picture of {best.width}x{best.height} pixels exceeds the limit of {max_pixels / 1e6:.0f} megapixels"
+        )
+    return best
+
+
+def _why_not_opened(path: Path, container: str, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "needs more memory than a decoder is allowed to open it"
+    if isinstance(error, PermissionError):
+        return "cannot be read: permission denied"
+    if container == "mp4":
+        kinds, _ = _walk_atoms(path)
+        if b"moov" not in kinds:
+            if b"moof" in kinds:
+                return "a fragment of a stream without its beginning (moov atom missing); nothing could be decoded"
+            return "damaged: no index (moov atom missing); nothing could be decoded"
+    return f"damaged: the {container} container cannot be opened ({getattr(error, 'strerror', None) or error})"
+
+
+def _walk_atoms(path: Path) -> tuple[set[bytes], bool]:
+    """The kinds of top-level atoms in an mp4 file, and whether the last of them ends behind the file's end."""
+    kinds: set[bytes] = set()
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = 0
+        for _ in range(100_000):
+            file.seek(position)
+            header = file.read(16)
+            if len(header) < 8:
+                return kinds, False
+            kinds.add(header[4:8])
+            size = int.from_bytes(header[:4], "big")
+            if size == 0:  # reaches to the end
+                return kinds, False
+            if size == 1:
+                size = int.from_bytes(header[8:16], "big")
+            position += size
+            if size < 8 or position > end:
+                return kinds, position > end
+    return kinds, False
