@@ -18,16 +18,21 @@ def verify(
 
     Exit code 0 when all is whole (or was mended), 3 when problems remain.
     """
-    from vsearch.indexer import verify_library
-    from vsearch.library import find_library
+    from vsearch.indexer import embedder
+    from vsearch.library import Library, find_library
 
-    report = verify_library(find_library(library), repair=repair)
+    with Library.open(find_library(library)) as opened:
+        encoder = opened.live_encoder()
+        report = opened.verify(repair=repair, embed=embedder(opened, encoder.id) if encoder else None)
     for problem in report.problems:
-        print(printable(f"{problem.what}: {problem.action}" if problem.action else problem.what))
-    if not report.problems:
+        print(printable(f"{problem.what}: {problem.done}" if problem.done else problem.what))
+    for text in report.notes:
+        note(text)
+    if report.clean:
         note("the library is whole")
     elif not repair:
-        note(f"{len(report.problems)} problems; `vsearch verify --repair` mends them")
+        note(f"{len(report.problems)} problems; `vsearch verify --repair` mends what can be mended")
         raise typer.Exit(EXIT_SOME_FAILED)
-    elif report.reindex_needed:
-        note("mended; run `vsearch index FOLDER` to index again what was lost")
+    elif not report.mended:
+        note("some problems remain")
+        raise typer.Exit(EXIT_SOME_FAILED)

@@ -2,7 +2,6 @@
 
 from vsearch.indexer.export import export_clip
 from vsearch.indexer.run import IndexOptions, Progress, Report, Summary, embedder, index_videos
-from vsearch.indexer.upkeep import verify_library
 
 __all__ = [
     "IndexOptions",
@@ -12,5 +11,4 @@ __all__ = [
     "embedder",
     "export_clip",
     "index_videos",
-    "verify_library",
 ]

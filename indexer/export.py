@@ -58,18 +58,19 @@ def export_clip(source: Path, target: Path, start_ms: int, end_ms: int, *, overw
 def _cut(source: str, target: str, start_ms: int, end_ms: int) -> None:
     import av
 
-    from vsearch.indexer.probe import open_media
+    from vsearch.indexer.decode import DecodeOptions
+    from vsearch.indexer.picture import orientation_of
+    from vsearch.indexer.probe import open_video
 
-    with open_media(Path(source)) as media, av.open(target, "w", options={"movflags": "+faststart"}) as out:
-        if not media.streams.video:
-            raise MediaError("it has no video stream")
-        video, audio = media.streams.video[0], next(iter(media.streams.audio), None)
+    media, video, _ = open_video(Path(source), DecodeOptions().max_pixels)
+    with media, av.open(target, "w", options={"movflags": "+faststart"}) as out:
+        audio = next(iter(media.streams.audio), None)
         video.thread_type = "AUTO"
         rate = video.average_rate or Fraction(25)
         picture = out.add_stream("libx264", rate=min(rate, Fraction(120)), options={"crf": "20", "preset": "veryfast"})
         picture.pix_fmt = "yuv420p"
         sound = out.add_stream("aac", rate=audio.rate or 48_000) if audio is not None else None
-        zero = _begin(media, video)
+        zero = Fraction(max(0, media.start_time or 0), av.time_base)  # what players call 0:00
         begin, end = zero + Fraction(start_ms, 1000), zero + Fraction(end_ms, 1000)
         media.seek(max(0, int((begin - 1) * av.time_base)))
         wanted = [video] + ([audio] if audio is not None else [])
@@ -85,7 +86,9 @@ def _cut(source: str, target: str, start_ms: int, end_ms: int) -> None:
                 if ticks <= shown:
                     continue
                 shown = ticks
-                upright = _upright(frame)
+                upright = frame
+                if (turn := orientation_of(frame)).rotation:
+                    upright = av.VideoFrame.from_ndarray(turn.apply(frame.to_ndarray(format="rgb24")), "rgb24")
                 if not picture.codec_context.is_open:
                     picture.width, picture.height = upright.width // 2 * 2, upright.height // 2 * 2
                     picture.codec_context.time_base = Fraction(1, TICKS)
@@ -102,14 +105,6 @@ def _cut(source: str, target: str, start_ms: int, end_ms: int) -> None:
             out.mux(sound.encode())
 
 
-def _begin(media: av.container.InputContainer, video: Any) -> Fraction:
-    """Presentation time of the first frame in seconds: the zero of all times that we show."""
-    for frame in media.decode(video):
-        if frame.pts is not None:
-            return frame.pts * frame.time_base
-    raise MediaError("no picture could be decoded")
-
-
 def _frames(media: av.container.InputContainer, streams: list[Any], end: Fraction) -> Iterator[Any]:
     """Frames of all streams until the video passes `end`; what cannot be decoded is passed over."""
     import av
@@ -124,17 +119,6 @@ def _frames(media: av.container.InputContainer, streams: list[Any], end: Fractio
         late = packet.pts is not None and packet.pts * packet.time_base > end + 1
         if late and packet.stream.type == "video":
             return
-
-
-def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame turned as players show it."""
-    import av
-    import numpy as np
-
-    turns = round(frame.rotation / 90) % 4
-    if not turns:
-        return frame
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns)), "rgb24")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
-from vsearch.indexer.decode_pool import DecodeJob, DecodeOptions, DecodePool, FrameChunk, JobDone, JobFailed
-from vsearch.indexer.decode import FrameShape
+from vsearch.indexer.decode import DecodeOptions
+from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
 from vsearch.indexer.fingerprint import fingerprint
+from vsearch.indexer.picture import FrameShape
 
 if TYPE_CHECKING:
-    from vsearch.library import Job, Library
+    from vsearch.library import Job, Library, Plan, Scan
     from vsearch.models import Backbone, Encoder, Head
 
 DEFAULT_MODEL = "mini"
@@ -107,7 +108,7 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     from vsearch.library import Library
 
     report(Progress("looking for videos"))
-    scan, growing = _scan(paths, path, report)
+    scan = _scan(paths, report)
     if not scan.files and not (path / "catalogue.sqlite").exists():
         return Summary(dry_run=options.dry_run)
     with Library.open(path, create=True) as library:
@@ -115,6 +116,23 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
             return _Run(library, options, report).plan_only(scan)
         with library.writing():
             return _Run(library, options, report).run(scan)
+
+
+def _scan(paths: Sequence[Path], report: Report) -> Scan:
+    from vsearch.library import FoundFile, Scan
+
+    skipped: list[Path] = []
+
+    def on_skip(path: Path, reason: str) -> None:
+        skipped.append(path)
+        report(Progress("looking for videos", warning=f"{path}: {reason}"))
+
+    found = find_videos(paths, on_skip)
+    return Scan(
+        folders=tuple(path.resolve() for path in paths),
+        files=tuple(FoundFile(file.path, file.size, file.mtime_ns) for file in found),
+        skipped=tuple(skipped),
+    )
 
 
 class _Run:
@@ -125,7 +143,8 @@ class _Run:
         self.options = options
         self._report = report
         self._encoder: Encoder | None = None
-        self._known = library.live_encoder()
+        # A run that was killed before its first publication has left an encoder without an index.
+        self._known = library.live_encoder() or next(reversed(library.encoders()), None)
         if self._known and options.model not in (None, self._known.spec["model"]):
             raise LibraryError(
                 f"this library is indexed with {self._known.spec['model']}; give the same --model or none, "
@@ -135,7 +154,7 @@ class _Run:
         self._begin = time.monotonic()
         self._fresh: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
 
-    def plan_only(self, scan: Any) -> Summary:
+    def plan_only(self, scan: Scan) -> Summary:
         plan = self._plan(scan)
         return Summary(
             found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), moved=len(plan.moved),
@@ -144,7 +163,7 @@ class _Run:
             failures=[(str(v.path), v.reason or "") for v in plan.known_failed],
         )  # fmt: skip
 
-    def run(self, scan: Any) -> Summary:
+    def run(self, scan: Scan) -> Summary:
         self._report(Progress("comparing with the library"))
         plan = self._plan(scan)
         for folder in plan.unreachable:
@@ -174,7 +193,7 @@ class _Run:
             frames=self._frames, seconds=time.monotonic() - self._begin, failures=sorted(failures),
         )  # fmt: skip
 
-    def _plan(self, scan: Any) -> Any:
+    def _plan(self, scan: Scan) -> Plan:
         # A known library names its backbone, so a run with nothing to decode loads no model.
         backbone = self._known.backbone if self._known else self._load().backbone.identity
         return self.library.plan(
@@ -276,13 +295,14 @@ class _Run:
         self._fresh.append((np.asarray(recorded.moment_ids, np.int64), moments))
 
     def _publish(self, encoder_id: int) -> None:
-        if self.library.unpublished(encoder_id):
+        if not self.library.up_to_date(encoder_id):
             self.library.publish_update(encoder_id, self._fresh, embedder(self.library, encoder_id))
         self._fresh = []
 
     def _progress(self) -> None:
         elapsed = time.monotonic() - self._begin
-        eta = elapsed * (self._bytes_todo / self._bytes_done - 1) if self._bytes_done else None
+        known = self._bytes_done > 0.02 * self._bytes_todo  # less says nothing of the rest
+        eta = elapsed * (self._bytes_todo / self._bytes_done - 1) if known else None
         self._report(
             Progress("indexing", self._videos, self._videos_done, self._frames, self._frames / max(elapsed, 1e-6), eta)
         )

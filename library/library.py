@@ -284,6 +284,11 @@ class Library:
         with self._catalogue.read() as session:
             return to_encoder(session.get_one(EncoderRow, encoder_id))
 
+    def encoders(self) -> list[EncoderInfo]:
+        """All encoders ever used here, oldest first."""
+        with self._catalogue.read() as session:
+            return [to_encoder(row) for row in session.scalars(select(EncoderRow).order_by(EncoderRow.id))]
+
     def live_encoder(self) -> EncoderInfo | None:
         """The encoder that queries must use."""
         generation = self.live_generation()

@@ -136,7 +136,7 @@ def plan_windows(
     stride = max(1, round(length * (1 - overlap)))
     starts = list(range(0, max(1, duration_ms - length + 1), stride))
     tail = duration_ms - starts[-1] - length
-    if tail > length * overlap / 2:
+    if tail > (length * overlap / 2 if len(starts) > 1 else 0):
         starts.append(duration_ms - length)
     elif tail > 0:  # a short rest is no moment of its own: the last window shifts to end with the video
         starts[-1] += tail

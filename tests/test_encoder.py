@@ -24,6 +24,11 @@ def test_windows_overlap_by_half_and_the_last_ends_with_the_video() -> None:
     assert (windows[1].first_frame, windows[1].last_frame) == (8, 24)
 
 
+def test_a_video_a_little_longer_than_a_window_is_covered_from_its_start() -> None:
+    windows = plan_windows(times(10), 10000, 8, 0.5)
+    assert [(w.start_ms, w.end_ms) for w in windows] == [(0, 8000), (2000, 10000)]
+
+
 def test_a_hole_in_a_damaged_file_makes_no_empty_moment() -> None:
     holed = np.array([0, 500, 1000, 60000, 60500], dtype=np.int64)
     windows = plan_windows(holed, 61000, 8, 0.5)
