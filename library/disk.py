@@ -65,8 +65,7 @@ def put_in_place(temporary: Path, final: Path, *, sync: bool = True) -> None:
             make_folder(final.parent)
             os.replace(temporary, final)
             if sync:
-                for folder in {temporary.parent, final.parent}:
-                    sync_folder(folder)
+                sync_folder(final.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
