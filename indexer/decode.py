@@ -10,7 +10,7 @@ subtracted, edit lists and variable frame rates are followed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +38,7 @@ class DecodeOptions:
     """
 
     fps: float = 2.0
-    shape: FrameShape = FrameShape(224)
+    shape: FrameShape = field(default_factory=lambda: FrameShape(224))
     decoder: str = "auto"
     deadline_s: float = 120.0
     deadline_per_video_s: float = 6.0

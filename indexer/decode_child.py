@@ -44,14 +44,20 @@ class ChildSilent(Exception):
 
 
 class Child:
-    """One running decoder process. `stall_s` and `budget_s` limit waiting for it, not the caller's own time."""
+    """One running decoder process. `stall_s` and `budget_s` limit waiting for it, nothing else."""
 
     def __init__(self, options: DecodeOptions) -> None:
         self.stall_s = _START_S
         self.budget_s = float("inf")
         self.waited_s = 0.0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vsearch.indexer.decode_worker", json.dumps(asdict(options)), str(os.getpid())],
+            [
+                sys.executable,
+                "-m",
+                "vsearch.indexer.decode_worker",
+                json.dumps(asdict(options)),
+                str(os.getpid()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -59,7 +65,8 @@ class Child:
             cwd="/",  # `-m` would import from the working directory, which may be the user's video folder
             env=_environment(),
         )
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._in = self._process.stdin.fileno()
         self._out = self._process.stdout.fileno()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
@@ -149,6 +156,8 @@ class Child:
 def _environment() -> dict[str, str]:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     home = Path(vsearch.__file__).parent.parent
-    if any(Path(entry or ".").resolve() == home for entry in sys.path):  # found by folder: the child starts elsewhere
+    if any(
+        Path(entry or ".").resolve() == home for entry in sys.path
+    ):  # found by folder: the child starts elsewhere
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
     return environment

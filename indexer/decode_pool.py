@@ -51,7 +51,7 @@ class FrameChunk:
 
 @dataclass(frozen=True)
 class JobDone:
-    """A job's end, after its chunks. `partial`: a sentence if not all could be decoded; `covered_ms`: how far."""
+    """A job's end, after its chunks. `partial`: a sentence if some of it is missing; `covered_ms`: how far."""
 
     job_id: int
     info: MediaInfo
@@ -75,8 +75,8 @@ Event = FrameChunk | JobDone | JobFailed
 class DecodePool:
     """`workers` decoder processes. Use as a context manager; leaving it kills them at once.
 
-    Chunks of one job come in order of time and are cut after every `chunk_frames` frames, whatever the timing;
-    events of different jobs mix.
+    Chunks of one job come in order of time and are cut after every `chunk_frames` frames, whatever the
+    timing; events of different jobs mix.
     """
 
     def __init__(self, options: DecodeOptions, workers: int) -> None:
@@ -178,7 +178,9 @@ class _Worker(threading.Thread):
             return
         record = _Record(job.id, self._options, self._put)
         try:
-            child.start(os.path.abspath(job.path), _stall_s(job.path, self._options), self._options.deadline_s)
+            child.start(
+                os.path.abspath(job.path), _stall_s(job.path, self._options), self._options.deadline_s
+            )
             while not record.take(child):
                 pass
         except ChildSilent as silent:
@@ -214,7 +216,9 @@ class _Worker(threading.Thread):
 class _Record:
     """What has come of one job. Gathers frames into chunks; every end of a job passes through here."""
 
-    def __init__(self, job_id: int, options: DecodeOptions, put: Callable[[Event | BaseException], None]) -> None:
+    def __init__(
+        self, job_id: int, options: DecodeOptions, put: Callable[[Event | BaseException], None]
+    ) -> None:
         self._job_id = job_id
         self._options = options
         self._put = put
@@ -268,7 +272,9 @@ class _Record:
         if self._count and self._info:
             of = f" of {clock(self._info.duration_ms / 1000)}" if self._info.duration_ms else ""
             sentence = f"only {clock(self._reached_ms / 1000)}{of} could be decoded: {reason}"
-            self._put(JobDone(self._job_id, self._info, self._count, sentence, self._reached_ms, self._poster))
+            self._put(
+                JobDone(self._job_id, self._info, self._count, sentence, self._reached_ms, self._poster)
+            )
         else:
             self._put(JobFailed(self._job_id, reason))
 

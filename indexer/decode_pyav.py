@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
@@ -14,19 +16,21 @@ from vsearch.indexer.picture import orientation_of, render, render_poster, shown
 from vsearch.indexer.probe import MediaInfo, cut_short, open_video, pixel_aspect, stream_duration_s
 
 if TYPE_CHECKING:
+    from av.packet import Packet
     from av.video.frame import VideoFrame
 
 # These have an index to seek by; seeking in .ts and .avi lands wrong.
 _SEEKABLE = {"mp4", "matroska"}
 _FIRST_GAP_S = 4.0  # shorter gaps are read through: a seek, too, decodes from a keyframe on
-# Clocks of broadcast streams may restart; FFmpeg's own tools take a jump of 10 s for that (dts_delta_threshold).
+# Clocks of broadcast streams may restart; FFmpeg's tools take a jump of 10 s for that (dts_delta_threshold).
 _JUMP_S = {"mpegts": 10.0, "mpeg": 10.0, "mp4": float("inf"), "matroska": float("inf")}
 _OTHER_JUMP_S = 600.0
+_GUESSES_DURATION = {"avi", "asf"}  # FFmpeg estimates it from the file's size, also when that is cut short
 _MAX_LEAD_S = 3600.0  # of sound before the first picture
 
 
 class PyavSource:
-    """A video opened with PyAV (see `decode.Source`). Raises MediaError when not one picture can be decoded."""
+    """A video opened with PyAV (see `decode.Source`). Raises MediaError when no picture can be decoded."""
 
     def __init__(self, path: Path, options: DecodeOptions) -> None:
         self._path = path
@@ -47,7 +51,9 @@ class PyavSource:
             raise
         self._lost_packets = 0  # a stream that was joined in the middle begins with some
         self._zero_s, first_s = self._presentation_start(first)
-        self.info, self._expected_s, self._expected_is_exact = self._describe(first, first_s, float(rate or 0))
+        self.info, self._expected_s, self._expected_is_exact = self._describe(
+            first, first_s, float(rate or 0)
+        )
         self._ahead = chain([first], decoded)
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]:
@@ -59,7 +65,9 @@ class PyavSource:
             frame = next(decoded, None)
             start_s = self._timeline.place(frame) - self._zero_s if frame else float("inf")
             if sought_s is not None:
-                if start_s > sought_s:  # behind the target: this file cannot be sought in; read it from the start
+                if (
+                    start_s > sought_s
+                ):  # behind the target: this file cannot be sought in; read it from the start
                     gap_s, sought_s = float("inf"), None
                     self.close()
                     self._open()
@@ -85,11 +93,18 @@ class PyavSource:
         cut = cut_short(self._path, self._name)
         lost = self._lost_packets
         expected = None if self._timeline.mended else self._expected_s
+        complete = expected is not None and covered_s >= expected - 3 * self._step_s
+        if cut and (self._name in _GUESSES_DURATION or (complete and not self._expected_is_exact)):
+            expected = None
         if expected is None:
             if cut:
                 return f"the file is cut short after {clock(covered_s)}"
-        elif covered_s < expected - max(1.0, 0.02 * expected, 3 * self._step_s) and (
-            self._expected_is_exact or cut or self._read_error or lost
+        elif not complete and (
+            cut
+            or (
+                covered_s < expected - max(1.0, 0.02 * expected)
+                and (self._expected_is_exact or self._read_error or lost)
+            )
         ):
             why = "the file is cut short" if cut else self._read_error or "the rest is damaged or missing"
             return f"only {clock(covered_s)} of {clock(expected)} could be decoded: {why}"
@@ -115,6 +130,7 @@ class PyavSource:
         import av
 
         packets = self._container.demux(self._stream)
+        slots = _AviSlots() if self._name == "avi" and self._stream.codec_context.has_b_frames else None
         while True:
             try:
                 packet = next(packets, None)
@@ -123,6 +139,8 @@ class PyavSource:
             except av.FFmpegError as error:
                 self._read_error = f"the file cannot be read further ({error.strerror})"
                 packet = None
+            if slots and packet:
+                slots.fill(packet)
             try:
                 frames = packet.decode() if packet else self._stream.codec_context.decode(None)
             except MemoryError as error:
@@ -132,7 +150,12 @@ class PyavSource:
             except av.FFmpegError:
                 self._lost_packets += 1
                 frames = []
-            yield from frames
+                if slots:
+                    slots.drop_last()
+            for frame in frames:
+                if slots:
+                    slots.place(frame)
+                yield frame
             if packet is None:
                 return
 
@@ -141,13 +164,15 @@ class PyavSource:
 
         base = self._stream.time_base
         if base:
-            try:
+            with contextlib.suppress(
+                av.FFmpegError
+            ):  # where reading then goes on is checked like any landing
                 self._container.seek(int(time_s / base), stream=self._stream)
-            except av.FFmpegError:
-                pass  # where reading then goes on is checked like any landing
 
     def _shown(self, frame: VideoFrame, start_s: float) -> Shown:
-        length_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._step_s
+        length_s = (
+            float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._step_s
+        )
         return Shown(
             start_s,
             start_s + length_s,
@@ -162,12 +187,18 @@ class PyavSource:
         its encoder. An absurd distance to the first picture means that the clocks have nothing in common.
         """
         first_s = _Timeline(float("inf"), self._step_s).place(first)
-        start_s = max(0.0, (self._container.start_time or 0) / 1e6) if self._container.start_time is not None else first_s
+        start_s = (
+            max(0.0, (self._container.start_time or 0) / 1e6)
+            if self._container.start_time is not None
+            else first_s
+        )
         if not 0 <= first_s - start_s <= _MAX_LEAD_S:
             start_s = first_s
         return start_s, first_s - start_s
 
-    def _describe(self, first: VideoFrame, first_s: float, fps: float) -> tuple[MediaInfo, float | None, bool]:
+    def _describe(
+        self, first: VideoFrame, first_s: float, fps: float
+    ) -> tuple[MediaInfo, float | None, bool]:
         """(info, declared end of the pictures in seconds, whether the video stream itself declares it)"""
         orientation = orientation_of(first)
         width, height = shown_size(first.width, first.height, self._aspect, orientation)
@@ -193,10 +224,35 @@ class PyavSource:
             return f"damaged: {self._read_error}; nothing could be decoded"
         if self._lost_packets:
             return f"damaged: none of its pictures ({self._lost_packets} tried) could be decoded"
-        return "the file is cut short before its first picture" if cut else "its video stream holds no pictures"
+        return (
+            "the file is cut short before its first picture" if cut else "its video stream holds no pictures"
+        )
 
     def _needs_memory(self) -> str:
         return f"needs more than {self._options.memory_limit_bytes / (1 << 30):.1f} GB of memory to decode"
+
+
+class _AviSlots:
+    """AVI stores pictures in decoding order and only the times at which to decode. Its pictures are shown one
+    after the other, so the n-th one shown takes the n-th of those times."""
+
+    def __init__(self) -> None:
+        self._slots: deque[int] = deque()
+
+    def fill(self, packet: Packet[Any]) -> None:
+        if packet.dts is not None and packet.size:
+            self._slots.append(packet.dts)
+
+    def drop_last(self) -> None:
+        if self._slots:
+            self._slots.pop()
+
+    def place(self, frame: VideoFrame) -> None:
+        # Pictures that the decoder left out in silence would delay all later ones; reordering spans a few.
+        while len(self._slots) > 1 and frame.dts is not None and self._slots[0] < frame.dts - 4:
+            self._slots.popleft()
+        if self._slots:
+            frame.pts = self._slots.popleft()
 
 
 class _Timeline:

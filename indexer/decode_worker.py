@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
         except OSError as error:
             _send(out, {"kind": "failed", "reason": f"cannot be read: {error.strerror or error}"})
         except Exception as error:
-            # Whatever else a damaged file makes a decoder's binding raise is that file's fault, not the run's.
+            # Whatever else a damaged file makes a decoder raise is that file's fault, not the run's.
             _send(out, {"kind": "failed", "reason": f"decoder failed ({type(error).__name__}: {error})"})
         else:
             _send(out, {"kind": "done", **asdict(outcome)})

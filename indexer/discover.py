@@ -18,17 +18,47 @@ if TYPE_CHECKING:
 IGNORE_FILE = ".vsearchignore"
 SETTLE_S = 2.0  # a file changed more recently than this may still be growing
 
-_SYSTEM_FOLDERS = {"lost+found", "$recycle.bin", "system volume information", "@eadir", "__macosx", "#recycle"}
-_UNFINISHED = (".part", ".crdownload", ".tmp", ".partial", ".download", ".opdownload", ".!ut", ".!qb", ".aria2")
-# Names that promise a video: when the content is none, that is worth a word. All others are passed over.
-_VIDEO_EXTENSIONS = (
-    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .flv .f4v .ts .m2ts .mts .m2t .mpg .mpeg .mpe .vob .wmv .asf .3gp "
-    ".3g2 .ogv .ogm .mxf .rm .rmvb .y4m .ivf"
+_SYSTEM_FOLDERS = {
+    "lost+found",
+    "$recycle.bin",
+    "system volume information",
+    "@eadir",
+    "__macosx",
+    "#recycle",
+}
+_UNFINISHED = (
+    ".part",
+    ".crdownload",
+    ".tmp",
+    ".partial",
+    ".download",
+    ".opdownload",
+    ".!ut",
+    ".!qb",
+    ".aria2",
 )
-_VIDEO_SUFFIXES = tuple(_VIDEO_EXTENSIONS.split())
+# Names that promise a video: when the content is none, that is worth a word. All others are passed over.
+_VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".flv", ".f4v", ".ts", ".m2ts", ".mts",
+    ".m2t", ".mpg", ".mpeg", ".mpe", ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm", ".mxf", ".rm",
+    ".rmvb", ".y4m", ".ivf",
+)  # fmt: skip
 _SOURCE_CODE_SUFFIXES = (".ts", ".mts")  # TypeScript
 # Sound in containers that could hold pictures, too, which the first bytes do not tell.
-_AUDIO_SUFFIXES = (".m4a", ".m4b", ".m4r", ".mka", ".oga", ".opus", ".spx", ".wma", ".mp3", ".aac", ".flac", ".wav")
+_AUDIO_SUFFIXES = (
+    ".m4a",
+    ".m4b",
+    ".m4r",
+    ".mka",
+    ".oga",
+    ".opus",
+    ".spx",
+    ".wma",
+    ".mp3",
+    ".aac",
+    ".flac",
+    ".wav",
+)
 
 Warn = Callable[[Path, str], None]
 
@@ -67,10 +97,7 @@ def find_videos(paths: Sequence[Path], on_warning: Warn, settle_s: float = SETTL
     walker = _Walker(on_warning)
     for given in paths:
         real = Path(os.path.realpath(given))
-        if real.is_dir():
-            candidates = walker.below(real)
-        else:
-            candidates = walker.single(real)
+        candidates = walker.below(real) if real.is_dir() else walker.single(real)
         for file, is_link in candidates:
             if is_link:
                 links.append(file)
@@ -101,7 +128,7 @@ class _Walker:
             self._warn(path, "neither a file nor a folder")
 
     def below(self, root: Path) -> Iterator[tuple[FoundFile, bool]]:
-        """Candidates (file, whether links led to it). Linked folders come last: a real way in has precedence."""
+        """Candidates (file, whether links led to it). Linked folders come last: real ones have precedence."""
         linked: list[str] = []
         folders: list[tuple[str, bool, _Rules]] = [(os.fspath(root), False, _Rules())]
         while folders or linked:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,11 @@ class FrameShape:
     interpolation: Literal["bicubic", "bilinear"] | str = "bicubic"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.mode not in ("shortest", "squash", "longest") or self.interpolation not in _FILTERS:
+        if (
+            self.size < 1
+            or self.mode not in ("shortest", "squash", "longest")
+            or self.interpolation not in _FILTERS
+        ):
             raise ValueError(f"no such frame shape: {self}")
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
@@ -84,7 +88,7 @@ class Orientation:
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """From the frame's display matrix (ISO 14496-12, 8.3.2): x' = a x + c y, y' = b x + d y."""
-    side = frame.side_data.get("DISPLAYMATRIX")
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5]
@@ -137,4 +141,4 @@ def _scale(frame: VideoFrame, size: tuple[int, int], orientation: Orientation, i
         width=width, height=height, format="rgb24", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
         interpolation=_FILTERS[interpolation] | _EXACT,
     )  # fmt: skip
-    return orientation.apply(rgb.to_ndarray())
+    return orientation.apply(np.asarray(rgb.to_ndarray(), np.uint8))

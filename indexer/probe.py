@@ -43,7 +43,7 @@ class MediaInfo:
 
 
 def sniff_container(path: Path) -> str | None:
-    """The container that the first bytes of a file show, as the name of an FFmpeg demuxer; None: none of ours.
+    """The container that a file's first bytes show, as the name of an FFmpeg demuxer; None: none of ours.
 
     Raises OSError.
     """
@@ -60,7 +60,7 @@ def open_video(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream
     name = _checked_container(path)
     try:
         container = av.open(
-            f"file:{path}",  # the prefix keeps ':' and '%' in names from being read as a protocol or a pattern
+            f"file:{path}",  # so that ':' and '%' in a name are neither a protocol nor a pattern
             mode="r",
             format=name,
             options={
@@ -94,7 +94,7 @@ def stream_duration_s(stream: VideoStream) -> float | None:
 
 
 def cut_short(path: Path, container: str) -> bool:
-    """Whether an mp4, matroska or avi file is shorter than its own headers say. Raises OSError."""
+    """Whether an mp4, matroska, avi or asf file is shorter than its own headers say. Raises OSError."""
     size = os.stat(path).st_size
     head = read_head(path)
     if container == "mp4":
@@ -102,6 +102,9 @@ def cut_short(path: Path, container: str) -> bool:
     if container == "avi":
         declared = int.from_bytes(head[4:8], "little") + 8
         return 8 < declared < 1 << 31 and size < declared
+    if container == "asf":
+        at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")  # file properties
+        return at > 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
     if container == "matroska":
         at = head.find(b"\x18\x53\x80\x67")  # Segment; its size is a variable-length integer
         if at < 0 or len(head) < at + 12 or not head[at + 4]:
@@ -149,9 +152,8 @@ def _choose_stream(container: InputContainer, max_pixels: int) -> VideoStream:
     # max() keeps the first of equals, so the choice is stable.
     best = max(usable, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
     if best.width * best.height > max_pixels:
-        raise MediaError(
-            f"picture of {best.width}x{best.height} pixels exceeds the limit of {max_pixels / 1e6:.0f} megapixels"
-        )
+        limit = f"{max_pixels / 1e6:.0f} megapixels"
+        raise MediaError(f"picture of {best.width}x{best.height} pixels exceeds the limit of {limit}")
     return best
 
 
@@ -164,13 +166,15 @@ def _why_not_opened(path: Path, container: str, error: Exception) -> str:
         kinds, _ = _walk_atoms(path)
         if b"moov" not in kinds:
             if b"moof" in kinds:
-                return "a fragment of a stream without its beginning (moov atom missing); nothing could be decoded"
+                return "damaged: a stream without its beginning (moov atom missing); nothing could be decoded"
             return "damaged: no index (moov atom missing); nothing could be decoded"
-    return f"damaged: the {container} container cannot be opened ({getattr(error, 'strerror', None) or error})"
+    return (
+        f"damaged: the {container} container cannot be opened ({getattr(error, 'strerror', None) or error})"
+    )
 
 
 def _walk_atoms(path: Path) -> tuple[set[bytes], bool]:
-    """The kinds of top-level atoms in an mp4 file, and whether the last of them ends behind the file's end."""
+    """The kinds of top-level atoms in an mp4 file, and whether the last of them goes beyond its end."""
     kinds: set[bytes] = set()
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)

@@ -16,7 +16,7 @@ _KNOWN_OTHERS = (
     (b"\x06\x0e\x2b\x34", "an MXF file, a container that is not supported"), (b"Rar!", "a RAR archive"),
     (b"7z\xbc\xaf", "a 7z archive"), (b"\x7fELF", "a program"), (b"\x1f\x8b", "a gzip archive"),
     (b".RMF", "a RealMedia file, a container that is not supported"),
-    (b"YUV4MPEG2", "raw video (y4m), which is not supported"), (b"DKIF", "an IVF file, which is not supported"),
+    (b"YUV4MPEG2", "raw video (y4m), which is not supported"), (b"DKIF", "an IVF file, not supported"),
 )  # fmt: skip
 
 
@@ -55,7 +55,9 @@ def is_audio_only(head: bytes) -> bool:
     """Whether the first bytes say that a file of one of our containers holds sound alone."""
     if head[4:8] == b"ftyp":
         return head[8:12] in _AUDIO_BRANDS
-    return head.startswith(b"OggS") and not any(tag in head for tag in (b"theora", b"OVP80", b"fishead", b"BBCD"))
+    return head.startswith(b"OggS") and not any(
+        tag in head for tag in (b"theora", b"OVP80", b"fishead", b"BBCD")
+    )
 
 
 def why_not_video(head: bytes) -> str:
@@ -81,7 +83,11 @@ def why_not_video(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "not a video: a HEIF or AVIF picture"
     if head.startswith(b"RIFF"):
-        return "not a video: a WAVE sound file" if head[8:12] == b"WAVE" else "not a video: a RIFF file without video"
+        return (
+            "not a video: a WAVE sound file"
+            if head[8:12] == b"WAVE"
+            else "not a video: a RIFF file without video"
+        )
     return "not a video: a text file" if is_text(head) else "not a video: no known container"
 
 
