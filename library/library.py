@@ -207,7 +207,10 @@ class Library:
                 )
 
     def record_failed(self, files: Sequence[FoundFile], fingerprint: str | None, reason: str) -> None:
-        """Enter files that could not be decoded (fingerprint None: not even read), with the reason."""
+        """Enter files that could not be decoded, with the reason.
+
+        fingerprint None: not even read; a known video then stays as it was, with its frames.
+        """
         with self.writing(), self._catalogue.write() as session:
             recording.record_failed(session, self._roots(session), files, fingerprint, reason)
 

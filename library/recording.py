@@ -134,6 +134,8 @@ def record_failed(
 ) -> None:
     for file in files:
         row = _row_at(session, roots, file)
+        if fingerprint is None and row.container is not None:
+            continue  # a known video that just now cannot be read stays as it was
         row.size, row.mtime_ns, row.fingerprint = file.size, file.mtime_ns, fingerprint
         for name in _CONTENT:
             setattr(row, name, 0 if name == "covered_ms" else None)

@@ -423,6 +423,15 @@ def test_a_file_that_cannot_be_read_is_reported_and_kept(library: Library, video
     plan = library.plan(scan(videos), denied, "bb", 2.0)
     assert [(file.path.name, why) for file, why in plan.unreadable] == [("a.mp4", "Permission denied")]
     assert not plan.missing
+    before = library.videos()
+    (videos / "new.mp4").write_text("new")
+    unread = [FoundFile(videos / name, 3, 3) for name in ("a.mp4", "new.mp4")]
+    library.record_failed(unread, None, "Permission denied")
+    assert [video for video in library.videos() if video.path.name != "new.mp4"] == before
+    assert [video.path.name for video in library.videos(FAILED)] == ["new.mp4"]
+    _, jobs = index(library, videos)  # readable again
+    assert {job.path.name for job in jobs} == {"a.mp4", "new.mp4"}
+    assert not library.videos(FAILED)
 
 
 CONTENTS = st.sampled_from(["one", "two two", "three", "bad one", "bad and two"])
