@@ -40,7 +40,7 @@ def doctor(library: LibraryOption = None) -> None:
     path = find_library(library)
     existing = path if path.exists() else next(p for p in path.parents if p.exists())
     print(f"disk      {human_size(shutil.disk_usage(existing).free)} free at {printable(str(existing))}")
-    if (path / "catalogue.sqlite").exists():
+    if Library.exists(path):
         try:
             with Library.open(path) as opened:
                 print(f"library   {printable(str(path))}: {sum(opened.status().videos.values())} videos")

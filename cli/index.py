@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vsearch.cli.common import EXIT_SOME_FAILED, DeviceOption, JsonOption, LibraryOption, note, print_json, verb
+from vsearch.cli.common import EXIT_NOTHING, EXIT_SOME_FAILED, DeviceOption, JsonOption, LibraryOption, note, print_json, verb
 from vsearch.cli.common import SCHEMA_VERSION, printable
 
 
@@ -51,3 +51,5 @@ def index(
         note(f"  … and {len(summary.failures) - 10} more; `vsearch status` lists them")
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
+    if not summary.found and not summary.missing:
+        raise typer.Exit(EXIT_NOTHING)

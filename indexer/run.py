@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vsearch.models import Backbone, Encoder, Head
 
 DEFAULT_MODEL = "mini"
+DECODERS = ("auto", "pyav", "decord")
 PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
 
 
@@ -105,12 +106,14 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     absent = next((p for p in paths if not p.exists()), None)
     if absent is not None:
         raise VsearchError(f"there is no file or folder {absent}")
+    if options.decoder not in DECODERS:
+        raise VsearchError(f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}")
     from vsearch.library import Library
 
     report(Progress("looking for videos"))
     scan = _scan(paths, report)
-    if not scan.files and not (path / "catalogue.sqlite").exists():
-        return Summary(dry_run=options.dry_run)
+    if not Library.exists(path) and (options.dry_run or not scan.files):
+        return Summary(found=len(scan.files), to_do=len(scan.files), dry_run=options.dry_run)
     with Library.open(path, create=True) as library:
         if options.dry_run:
             return _Run(library, options, report).plan_only(scan)
@@ -295,9 +298,26 @@ class _Run:
         self._fresh.append((np.asarray(recorded.moment_ids, np.int64), moments))
 
     def _publish(self, encoder_id: int) -> None:
+        self._renew_moments(encoder_id)
         if not self.library.up_to_date(encoder_id):
             self.library.publish_update(encoder_id, self._fresh, embedder(self.library, encoder_id))
         self._fresh = []
+
+    def _renew_moments(self, encoder_id: int) -> None:
+        """Moments for stored frames that have none, as after a repair."""
+        from vsearch.library import NewMoment
+        from vsearch.models import load_head, plan_windows
+
+        bare = self.library.frame_sets_without_moments(encoder_id)
+        if not bare:
+            return
+        head = load_head(self.library.encoder(encoder_id).spec["head"])
+        moments = {}
+        for frame_set in bare:
+            times = np.asarray(self.library.frames(frame_set.id).times_ms)
+            windows = plan_windows(times, frame_set.duration_ms, head.window_s, head.overlap)
+            moments[frame_set.id] = [NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows]
+        self.library.add_moments(encoder_id, moments)
 
     def _progress(self) -> None:
         elapsed = time.monotonic() - self._begin

@@ -108,6 +108,11 @@ class Library:
                 raise
         return cls(path, Catalogue(engine, path))
 
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether there is a library in the folder."""
+        return (path / CATALOGUE).is_file()
+
     def close(self) -> None:
         self._lock.release()
         self._catalogue.close()

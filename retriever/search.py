@@ -130,19 +130,21 @@ def _answer(
     keep: Callable[[Scored], bool] = lambda m: True,
 ) -> Answer:
     wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
-    scores, ids = library.open_live().search(query[None], wanted)
+    view = library.open_live()
+    if view.generation.encoder_id != encoder.id:
+        raise LibraryError("the library was given another head just now; ask again")
+    scores, ids = view.search(query[None], wanted)
     nearest = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
     scored = []
     files: dict[int, tuple[Video, ...]] = {}
-    frame_sets: dict[int, FrameSet] = {}
+    frame_sets: dict[int, FrameSet | None] = {}
     frames_of: dict[int, int] = {}  # video id -> frame set id
     for moment in library.moments(list(nearest)):
         score = nearest[moment.id]
         if encoder.spec["head"].get("frame_space"):
-            if moment.frame_set_id not in frame_sets:
-                frame_sets[moment.frame_set_id] = library.frames(moment.frame_set_id)
-            vectors = frame_sets[moment.frame_set_id].vectors[moment.first_frame : moment.last_frame]
-            score = query_scored_similarity(vectors, query)
+            frames = _frames(library, moment.frame_set_id, frame_sets)
+            if frames is not None:
+                score = query_scored_similarity(frames.vectors[moment.first_frame : moment.last_frame], query)
         video = moment.videos[0]  # copies of one content are one answer, under the first path
         files[video.id] = moment.videos
         frames_of[video.id] = moment.frame_set_id
@@ -159,6 +161,16 @@ def _answer(
         hits.append(_hit(rank, found, files[video_id], calibration))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
+
+
+def _frames(library: Library, frame_set_id: int, opened: dict[int, FrameSet | None]) -> FrameSet | None:
+    """Stored frames, opened once a query. A damaged file costs its own re-ranking, not the query."""
+    if frame_set_id not in opened:
+        try:
+            opened[frame_set_id] = library.frames(frame_set_id)
+        except LibraryError:
+            opened[frame_set_id] = None
+    return opened[frame_set_id]
 
 
 def _hit(rank: int, found: VideoAnswer, files: tuple[Video, ...], calibration: Mapping[str, Any] | None) -> Hit:
