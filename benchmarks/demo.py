@@ -37,13 +37,17 @@ def main() -> int:
     videos, library = DEMO / "videos", DEMO / "library"
     shutil.rmtree(library, ignore_errors=True)  # every run shows the whole job
     seams = prepare(videos)
-    print(f"\n{len(SAMPLES)} sample videos and a film that joins them lie in {videos.relative_to(Path.cwd())}\n")
+    print(
+        f"\n{len(SAMPLES)} sample videos and a film that joins them lie in {videos.relative_to(Path.cwd())}\n"
+    )
     begin = time.perf_counter()
     run("index", str(videos), "--library", str(library))
     print(f"(indexed in {time.perf_counter() - begin:.1f} s, loading the model included)\n")
     wrong = sum(not ask(text, name, seams, library) for text, name in QUERIES.items())
     run("status", "--library", str(library))
-    print(f"\n{len(QUERIES) - wrong} of {len(QUERIES)} queries answered with the right file and the right moment.")
+    print(
+        f"\n{len(QUERIES) - wrong} of {len(QUERIES)} queries answered with the right file and the right moment."
+    )
     print(f"Now yours: {Path(sys.executable).parent / 'vsearch'} index YOUR_FOLDER")
     return 1 if wrong else 0
 
@@ -57,7 +61,9 @@ def ask(text: str, expected: str, seams: dict[str, tuple[float, float]], library
     film = next((h for h in hits if Path(h["path"]).name == "film.mp4"), None)
     start, end = seams[expected]
     moment_right = film is not None and start <= (film["start"] + film["end"]) / 2 <= end
-    print(f"  -> first hit is {'RIGHT' if clip_right else f'WRONG (expected {expected})'}; in film.mp4 the moment")
+    print(
+        f"  -> first hit is {'RIGHT' if clip_right else f'WRONG (expected {expected})'}; in film.mp4 the moment"
+    )
     if film is not None:
         word = "RIGHT" if moment_right else "WRONG"
         print(f"     {film['start']:.1f}-{film['end']:.1f} s is {word} (truth: {start:.1f}-{end:.1f} s)\n")

@@ -18,11 +18,19 @@ import tempfile
 import time
 from pathlib import Path
 
-QUERIES = ["a dog running on grass", "a man playing the drums", "cooking in a kitchen", "waves on a beach", "a car"]
+QUERIES = [
+    "a dog running on grass",
+    "a man playing the drums",
+    "cooking in a kitchen",
+    "waves on a beach",
+    "a car",
+]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -56,12 +64,23 @@ def main() -> int:
             print(f"{kill:2}: {fate} after {wait:5.1f} s, {whole}, {counts(disturbed)}", flush=True)
         index(args.folder, disturbed)
         same = all(answers(calm, q) == answers(disturbed, q) for q in QUERIES)
-        print(f"afterwards: {counts(disturbed)}; answers equal to the undisturbed run: {same}; faults: {faults}")
+        print(
+            f"afterwards: {counts(disturbed)}; answers equal to the undisturbed run: {same}; faults: {faults}"
+        )
     return 0 if same and not faults else 1
 
 
 def command(verb: str, folder: Path | None, library: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "vsearch", verb, *([str(folder)] if folder else []), *more, "--library", str(library)]
+    return [
+        sys.executable,
+        "-m",
+        "vsearch",
+        verb,
+        *([str(folder)] if folder else []),
+        *more,
+        "--library",
+        str(library),
+    ]
 
 
 def index(folder: Path, library: Path) -> None:

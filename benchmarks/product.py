@@ -26,7 +26,9 @@ from vsearch.retriever import search
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="mini")
     args = parser.parse_args()
@@ -47,7 +49,9 @@ def clips(folder: Path, model: str, library: Path) -> None:
 
 
 def ucf101(folder: Path, model: str, library: Path) -> None:
-    labels = {row["video"]: row["label"] for row in csv.DictReader((folder / "ucf101.csv").open(encoding="utf-8"))}
+    labels = {
+        row["video"]: row["label"] for row in csv.DictReader((folder / "ucf101.csv").open(encoding="utf-8"))
+    }
     run_index(folder / "ucf101", model, library)
     counts = {label: list(labels.values()).count(label) for label in set(labels.values())}
     with Library.open(library) as opened:
@@ -66,7 +70,17 @@ def ucf101(folder: Path, model: str, library: Path) -> None:
 
 def run_index(videos: Path, model: str, library: Path) -> None:
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "vsearch", "index", str(videos), "--library", str(library), "--model", model]
+    command = [
+        sys.executable,
+        "-m",
+        "vsearch",
+        "index",
+        str(videos),
+        "--library",
+        str(library),
+        "--model",
+        model,
+    ]
     subprocess.run([*command, "--progress", "none"], check=True)
     print(f"indexed {videos.name} in {time.perf_counter() - begin:.1f} s")
 

@@ -21,7 +21,7 @@ from vsearch.cli.verify import verify
 app = typer.Typer(
     name="vsearch",
     help="Find the moment in your videos that a sentence describes.\n\n"
-    "Start: `vsearch index FOLDER`, then `vsearch query \"a dog running on grass\"`.",
+    'Start: `vsearch index FOLDER`, then `vsearch query "a dog running on grass"`.',
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,7 +39,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 

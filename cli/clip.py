@@ -7,8 +7,17 @@ from typing import Annotated
 
 import typer
 
-from vsearch.cli.common import LibraryOption, note, parse_time, print_json, printable, short_path, timecode, verb
-from vsearch.cli.common import JsonOption
+from vsearch.cli.common import (
+    JsonOption,
+    LibraryOption,
+    note,
+    parse_time,
+    print_json,
+    printable,
+    short_path,
+    timecode,
+    verb,
+)
 from vsearch.cli.output import recall
 from vsearch.errors import VsearchError
 
@@ -16,12 +25,17 @@ from vsearch.errors import VsearchError
 @verb
 def clip(
     what: Annotated[
-        str, typer.Argument(metavar="RESULT|VIDEO", help="A rank of the last query, or a video.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RESULT|VIDEO", help="A rank of the last query, or a video.", show_default=False
+        ),
     ],
     start: Annotated[str | None, typer.Option(help="Where to begin (95.5 or 1:35.5).")] = None,
     end: Annotated[str | None, typer.Option(help="Where to end.")] = None,
     pad: Annotated[float, typer.Option(min=0, help="Seconds to add on both sides.")] = 0.0,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write (.mp4).", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="File to write (.mp4).", show_default=False)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it is there.")] = False,
     library: LibraryOption = None,
     as_json: JsonOption = False,
@@ -50,7 +64,9 @@ def clip(
     target = out or Path(f"{video.path.stem}_{timecode(begin_ms).replace(':', '-')}.mp4")
     export_clip(video.path, target, begin_ms, end_ms, overwrite=force)
     if as_json:
-        print_json({"path": str(target), "source": str(video.path), "start": begin_ms / 1000, "end": end_ms / 1000})
+        print_json(
+            {"path": str(target), "source": str(video.path), "start": begin_ms / 1000, "end": end_ms / 1000}
+        )
     else:
         print(printable(str(target)))
         note(f"{timecode(begin_ms)} - {timecode(end_ms)} of {short_path(video.path)}")

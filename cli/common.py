@@ -49,7 +49,9 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             if isinstance(error, typer.Exit) or os.environ.get("VSEARCH_DEBUG"):
                 raise
             kind = type(error).__name__
-            note(f"vsearch: unexpected fault ({kind}: {error}); VSEARCH_DEBUG=1 shows where, please report it")
+            note(
+                f"vsearch: unexpected fault ({kind}: {error}); VSEARCH_DEBUG=1 shows where, please report it"
+            )
             raise typer.Exit(EXIT_ERROR) from None
 
     return guarded
@@ -69,7 +71,9 @@ def print_json(value: Any) -> None:
 
 def printable(text: str) -> str:
     """File names are hostile input: control characters and undecodable bytes become visible escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def timecode(ms: int) -> str:

@@ -12,7 +12,17 @@ import typer
 
 from vsearch.cli.common import EXIT_ERROR, LibraryOption, human_size, printable, verb
 
-PACKAGES = ("torch", "open_clip_torch", "faiss-cpu", "faiss-gpu-cu12", "av", "decord", "numpy", "sqlalchemy", "gradio")
+PACKAGES = (
+    "torch",
+    "open_clip_torch",
+    "faiss-cpu",
+    "faiss-gpu-cu12",
+    "av",
+    "decord",
+    "numpy",
+    "sqlalchemy",
+    "gradio",
+)
 OPTIONAL = {"faiss-gpu-cu12": "GPU index", "decord": "second decoder", "gradio": "search page"}
 
 
@@ -43,7 +53,7 @@ def doctor(library: LibraryOption = None) -> None:
     if Library.exists(path):
         try:
             with Library.open(path) as opened:
-                print(f"library   {printable(str(path))}: {sum(opened.status().videos.values())} videos")
+                print(f"library   {printable(str(path))}: {sum(opened.summary().videos.values())} videos")
         except VsearchError as error:
             faults.append(f"library: {error}")
     else:
@@ -87,4 +97,6 @@ def _mini() -> str:
     from vsearch.models import load_backbone
 
     backbone = load_backbone("mini", "cpu")
-    return f"mini      loads, {backbone.dim}-d, {Path(backbone.name).name} {backbone.identity.partition('@')[2]}"
+    return (
+        f"mini      loads, {backbone.dim}-d, {Path(backbone.name).name} {backbone.identity.partition('@')[2]}"
+    )

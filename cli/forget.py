@@ -14,10 +14,13 @@ from vsearch.errors import VsearchError
 @verb
 def forget(
     videos: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Paths, or their unique ends.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[VIDEO]...", help="Paths, or their unique ends.", show_default=False),
     ] = None,
     missing: Annotated[bool, typer.Option("--missing", help="All videos whose files are gone.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be forgotten, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be forgotten, and stop.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     library: LibraryOption = None,
 ) -> None:

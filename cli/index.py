@@ -8,21 +8,39 @@ from typing import Annotated
 
 import typer
 
-from vsearch.cli.common import EXIT_NOTHING, EXIT_SOME_FAILED, DeviceOption, JsonOption, LibraryOption, note, print_json, verb
-from vsearch.cli.common import SCHEMA_VERSION, printable
+from vsearch.cli.common import (
+    EXIT_NOTHING,
+    EXIT_SOME_FAILED,
+    SCHEMA_VERSION,
+    DeviceOption,
+    JsonOption,
+    LibraryOption,
+    note,
+    print_json,
+    printable,
+    verb,
+)
 
 
 @verb
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders and files.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Folders and files.", show_default=False)
+    ],
     library: LibraryOption = None,
-    model: Annotated[str | None, typer.Option(help="Backbone; see `vsearch models list`.", show_default="mini")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Backbone; see `vsearch models list`.", show_default="mini")
+    ] = None,
     fps: Annotated[float, typer.Option(min=0.01, max=60, help="Sampled frames a second.")] = 2.0,
     device: DeviceOption = "auto",
     decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Frames encoded at once.")] = 16,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try files again that failed before.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     progress: Annotated[str, typer.Option(help="auto, bar, plain, json or none.")] = "auto",
     as_json: JsonOption = False,

@@ -23,7 +23,9 @@ from vsearch.errors import VsearchError
 if TYPE_CHECKING:
     from vsearch.library import Video
 
-VideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="A path, or its unique end.", show_default=False)]
+VideoArgument = Annotated[
+    str, typer.Argument(metavar="VIDEO", help="A path, or its unique end.", show_default=False)
+]
 
 
 @verb

@@ -69,7 +69,9 @@ def recall(library: Library, rank: int) -> tuple[str, int, int]:
     """Path, start and end (ms) of a hit of the last query. Raises VsearchError."""
     hits = json.loads(library.recall("last_hits") or "[]")
     if not 1 <= rank <= len(hits):
-        raise VsearchError(f"the last query showed no hit number {rank}; give a rank that it showed, or a video")
+        raise VsearchError(
+            f"the last query showed no hit number {rank}; give a rank that it showed, or a video"
+        )
     path, start_ms, end_ms = hits[rank - 1]
     return path, start_ms, end_ms
 

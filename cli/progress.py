@@ -40,7 +40,13 @@ def reporter(mode: str) -> Iterator[Report]:
 def _bar() -> Iterator[Report]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     columns = (
@@ -72,7 +78,9 @@ def _plain() -> Report:
         last_stage, last_time = p.stage, time.monotonic()
         if p.videos:
             eta = f", ETA {p.eta_s:.0f} s" if p.eta_s is not None else ""
-            note(f"{p.stage}: {p.videos_done}/{p.videos} videos, {p.frames} frames, {p.frames_per_s:.0f} frames/s{eta}")
+            note(
+                f"{p.stage}: {p.videos_done}/{p.videos} videos, {p.frames} frames, {p.frames_per_s:.0f} frames/s{eta}"
+            )
         else:
             note(p.stage)
 

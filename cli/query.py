@@ -19,7 +19,9 @@ def query(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one hit a line, as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     paths: Annotated[bool, typer.Option("-l", help="Print paths only.")] = False,
-    null: Annotated[bool, typer.Option("-0", help="Print paths only, separated by NUL, for xargs -0.")] = False,
+    null: Annotated[
+        bool, typer.Option("-0", help="Print paths only, separated by NUL, for xargs -0.")
+    ] = False,
     library: LibraryOption = None,
     device: DeviceOption = "auto",
 ) -> None:

@@ -13,7 +13,9 @@ from vsearch.errors import VsearchError
 
 @verb
 def similar(
-    moment: Annotated[str, typer.Argument(metavar="VIDEO@TIME", help="Such as trip.mp4@1:35.", show_default=False)],
+    moment: Annotated[
+        str, typer.Argument(metavar="VIDEO@TIME", help="Such as trip.mp4@1:35.", show_default=False)
+    ],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many videos to show.")] = 10,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one hit a line, as JSON.")] = False,

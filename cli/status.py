@@ -6,8 +6,16 @@ import datetime
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vsearch.cli.common import SCHEMA_VERSION, JsonOption, LibraryOption, human_size, print_json, printable, timecode, verb
-
+from vsearch.cli.common import (
+    SCHEMA_VERSION,
+    JsonOption,
+    LibraryOption,
+    human_size,
+    print_json,
+    printable,
+    timecode,
+    verb,
+)
 
 if TYPE_CHECKING:
     from vsearch.library import Summary
@@ -22,13 +30,17 @@ def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
         state = opened.summary()
         troubled = {name: opened.videos(name) for name in ("partial", "failed", "missing")}
     if as_json:
-        listed = {name: [{"path": str(v.path), "reason": v.reason} for v in rows] for name, rows in troubled.items()}
+        listed = {
+            name: [{"path": str(v.path), "reason": v.reason} for v in rows] for name, rows in troubled.items()
+        }
         print_json({"schema_version": SCHEMA_VERSION, "library": str(opened.path), **asdict(state), **listed})
         return
     counts = ", ".join(f"{n} {name}" for name, n in state.videos.items() if n) or "none yet"
     print(f"library   {printable(str(opened.path))}")
     print(f"videos    {counts}")
-    print(f"footage   {timecode(state.duration_ms)}, {state.frame_count} frames, {state.moment_count} moments")
+    print(
+        f"footage   {timecode(state.duration_ms)}, {state.frame_count} frames, {state.moment_count} moments"
+    )
     print(f"on disk   {human_size(sum(state.bytes.values()))}")
     if state.encoder is None or state.generation is None:
         print("index     none yet; run `vsearch index FOLDER`")

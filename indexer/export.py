@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BASE_S, PER_SECOND_S = 60.0, 20.0  # deadline: encoding 4K can run well under real time on one core
 TICKS = 90_000
+SEEKABLE = ("mov", "matroska")  # elsewhere a seek can land behind its target (measured in .ts and .avi)
 
 
 def export_clip(source: Path, target: Path, start_ms: int, end_ms: int, *, overwrite: bool = False) -> None:
@@ -57,22 +58,26 @@ def export_clip(source: Path, target: Path, start_ms: int, end_ms: int, *, overw
 
 def _cut(source: str, target: str, start_ms: int, end_ms: int) -> None:
     import av
+    import numpy as np
 
     from vsearch.indexer.decode import DecodeOptions
     from vsearch.indexer.picture import orientation_of
     from vsearch.indexer.probe import open_video
 
-    media, video, _ = open_video(Path(source), DecodeOptions().max_pixels)
+    media, video, kind = open_video(Path(source), DecodeOptions().max_pixels)
     with media, av.open(target, "w", options={"movflags": "+faststart"}) as out:
         audio = next(iter(media.streams.audio), None)
         video.thread_type = "AUTO"
         rate = video.average_rate or Fraction(25)
-        picture = out.add_stream("libx264", rate=min(rate, Fraction(120)), options={"crf": "20", "preset": "veryfast"})
+        picture = out.add_stream(
+            "libx264", rate=min(rate, Fraction(120)), options={"crf": "20", "preset": "veryfast"}
+        )
         picture.pix_fmt = "yuv420p"
         sound = out.add_stream("aac", rate=audio.rate or 48_000) if audio is not None else None
         zero = Fraction(max(0, media.start_time or 0), av.time_base)  # what players call 0:00
         begin, end = zero + Fraction(start_ms, 1000), zero + Fraction(end_ms, 1000)
-        media.seek(max(0, int((begin - 1) * av.time_base)))
+        if kind in SEEKABLE:
+            media.seek(max(0, int((begin - 1) * av.time_base)))
         wanted = [video] + ([audio] if audio is not None else [])
         shown = -1
         for frame in _frames(media, wanted, end):
@@ -88,7 +93,9 @@ def _cut(source: str, target: str, start_ms: int, end_ms: int) -> None:
                 shown = ticks
                 upright = frame
                 if (turn := orientation_of(frame)).rotation:
-                    upright = av.VideoFrame.from_ndarray(turn.apply(frame.to_ndarray(format="rgb24")), "rgb24")
+                    upright = av.VideoFrame.from_ndarray(
+                        turn.apply(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)), "rgb24"
+                    )
                 if not picture.codec_context.is_open:
                     picture.width, picture.height = upright.width // 2 * 2, upright.height // 2 * 2
                     picture.codec_context.time_base = Fraction(1, TICKS)
@@ -114,8 +121,7 @@ def _frames(media: av.container.InputContainer, streams: list[Any], end: Fractio
             frames = packet.decode()
         except av.FFmpegError:
             continue
-        for frame in frames:
-            yield frame
+        yield from frames
         late = packet.pts is not None and packet.pts * packet.time_base > end + 1
         if late and packet.stream.type == "video":
             return

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,9 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     if absent is not None:
         raise VsearchError(f"there is no file or folder {absent}")
     if options.decoder not in DECODERS:
-        raise VsearchError(f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}")
+        raise VsearchError(
+            f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
+        )
     from vsearch.library import Library
 
     report(Progress("looking for videos"))
@@ -173,9 +175,9 @@ class _Run:
             self._warn(f"{folder} is empty or not there; nothing below it is called missing")
         self.library.apply_plan(plan)
         failures = [(str(v.path), v.reason or "unknown") for v in plan.known_failed]
-        for file, reason in plan.unreadable:
-            self.library.record_failed([file], None, reason)
-            failures.append((str(file.path), reason))
+        for file, fault in plan.unreadable:
+            self.library.record_failed([file], None, fault)
+            failures.append((str(file.path), fault))
         indexed = partial = 0
         encoder_id = self._known.id if self._known else None
         try:
@@ -284,7 +286,13 @@ class _Run:
             files=job.files,
             fingerprint=job.fingerprint,
             media=MediaInfo(
-                info.container, info.codec, info.width, info.height, info.rotation, info.duration_ms, info.avg_fps
+                info.container,
+                info.codec,
+                info.width,
+                info.height,
+                info.rotation,
+                info.duration_ms,
+                info.avg_fps,
             ),
             covered_ms=done.covered_ms,
             frames=stored,
@@ -316,7 +324,9 @@ class _Run:
         for frame_set in bare:
             times = np.asarray(self.library.frames(frame_set.id).times_ms)
             windows = plan_windows(times, frame_set.duration_ms, head.window_s, head.overlap)
-            moments[frame_set.id] = [NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows]
+            moments[frame_set.id] = [
+                NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows
+            ]
         self.library.add_moments(encoder_id, moments)
 
     def _progress(self) -> None:
@@ -324,7 +334,14 @@ class _Run:
         known = self._bytes_done > 0.02 * self._bytes_todo  # less says nothing of the rest
         eta = elapsed * (self._bytes_todo / self._bytes_done - 1) if known else None
         self._report(
-            Progress("indexing", self._videos, self._videos_done, self._frames, self._frames / max(elapsed, 1e-6), eta)
+            Progress(
+                "indexing",
+                self._videos,
+                self._videos_done,
+                self._frames,
+                self._frames / max(elapsed, 1e-6),
+                eta,
+            )
         )
 
     def _warn(self, text: str) -> None:

@@ -48,7 +48,12 @@ class Backbone:
     """A loaded backbone. `identity` = architecture + weights hash + preprocessing."""
 
     def __init__(
-        self, name: str, clip: torch.nn.Module, tokenizer: Callable[..., torch.Tensor], pre: Preprocess, device: str
+        self,
+        name: str,
+        clip: torch.nn.Module,
+        tokenizer: Callable[..., torch.Tensor],
+        pre: Preprocess,
+        device: str,
     ) -> None:
         import torch
 
@@ -122,7 +127,9 @@ def list_backbones() -> list[tuple[str, str]]:
     """(name, note) of everything `load_backbone` takes by name, the built-in model first."""
     import open_clip
 
-    named = [(f"{arch}:{tag}", "open_clip, downloaded on first use") for arch, tag in open_clip.list_pretrained()]
+    named = [
+        (f"{arch}:{tag}", "open_clip, downloaded on first use") for arch, tag in open_clip.list_pretrained()
+    ]
     return [("mini", "built in, no download"), *named]
 
 
@@ -157,7 +164,9 @@ def _load_open_clip(name: str, device: str) -> Backbone:
         raise ModelError(f"unknown model {arch!r}; `vsearch models list` shows the names")
     elif not tag:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
-        raise ModelError(f"model {arch!r} needs weights: {arch}:TAG (tags: {tags}) or {arch}:/path/to/weights")
+        raise ModelError(
+            f"model {arch!r} needs weights: {arch}:TAG (tags: {tags}) or {arch}:/path/to/weights"
+        )
     elif Path(tag).is_file():
         # A bare file says nothing of its preprocessing; the architecture's own tags do when they agree.
         kwargs["force_preprocess_cfg"] = _agreed_preprocess(arch)
@@ -182,7 +191,9 @@ def _preprocess(cfg: dict[str, Any]) -> Preprocess:
     size = cfg["size"]
     if isinstance(size, (list, tuple)):
         if len(set(size)) != 1:
-            raise ModelError(f"this model takes pictures of {size[0]}x{size[1]}; only square inputs are supported")
+            raise ModelError(
+                f"this model takes pictures of {size[0]}x{size[1]}; only square inputs are supported"
+            )
         size = size[0]
     return Preprocess(
         int(size), tuple(cfg["mean"]), tuple(cfg["std"]), cfg.get("interpolation", "bicubic"),

@@ -29,7 +29,9 @@ def save_compact(tensors: Mapping[str, Tensor], path: Path, int8: Collection[str
         tensor = tensors[name].detach().cpu()
         if name in int8:
             scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-6).half()
-            stored[name] = (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
+            stored[name] = (
+                (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
+            )
             stored[name + SCALE] = scale.contiguous()
         else:
             stored[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
@@ -44,7 +46,9 @@ def load_compact(path: Path) -> dict[str, Tensor]:
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"the weights {path.name} are missing or damaged ({error}); install vsearch again") from error
+        raise ModelError(
+            f"the weights {path.name} are missing or damaged ({error}); install vsearch again"
+        ) from error
     tensors: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if name.endswith(SCALE):

@@ -34,9 +34,12 @@ class Window:
 class Head(Protocol):
     """What an encoder needs of a head. `identity` = recipe + weights hash + windowing."""
 
-    identity: str
-    window_s: float
-    overlap: float
+    @property
+    def identity(self) -> str: ...
+    @property
+    def window_s(self) -> float: ...
+    @property
+    def overlap(self) -> float: ...
 
     def spec(self) -> dict[str, Any]: ...
 

@@ -83,9 +83,7 @@ def merge_overlaps(moments: Sequence[Scored], margin: float) -> list[Scored]:
 
 
 def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
-    """Merge each video's overlapping moments, then order videos by their best one. Deterministic.
-
-    """
+    """Merge each video's overlapping moments, then order videos by their best one. Deterministic."""
     if not moments:
         return []
     margin = score_margin(moments)

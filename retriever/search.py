@@ -84,7 +84,9 @@ def search_similar(library: Library, video: Video, time_ms: int, *, number: int 
     if stored is None or video.media is None:
         raise LibraryError(f"{video.path} has no frame vectors ({video.state}); index it first")
     if time_ms > video.media.duration_ms:
-        raise VsearchError(f"the video ends before that time: it is {video.media.duration_ms / 1000:.1f} s long")
+        raise VsearchError(
+            f"the video ends before that time: it is {video.media.duration_ms / 1000:.1f} s long"
+        )
     frames = library.frames(stored.id)
     i = max(0, int(np.searchsorted(frames.times_ms, time_ms, side="right")) - 1)
     frame = np.asarray(frames.vectors[i], dtype=np.float32)
@@ -157,7 +159,9 @@ def _answer(
         if frames is not None:
             fit = frame_cosines(frames.vectors, query)
             contrast = 2 * score_margin(scored)
-            found = VideoAnswer(tuple(trim_to_event(m, frames.times_ms, fit, contrast) for m in found.moments))
+            found = VideoAnswer(
+                tuple(trim_to_event(m, frames.times_ms, fit, contrast) for m in found.moments)
+            )
         hits.append(_hit(rank, found, files[video_id], calibration))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
@@ -173,10 +177,20 @@ def _frames(library: Library, frame_set_id: int, opened: dict[int, FrameSet | No
     return opened[frame_set_id]
 
 
-def _hit(rank: int, found: VideoAnswer, files: tuple[Video, ...], calibration: Mapping[str, Any] | None) -> Hit:
+def _hit(
+    rank: int, found: VideoAnswer, files: tuple[Video, ...], calibration: Mapping[str, Any] | None
+) -> Hit:
     best, (video, *copies) = found.best, files
     word = strength(best.score, calibration)
     also_at = tuple(str(copy.path) for copy in copies)
     return Hit(
-        rank, str(video.path), video.id, best.start_ms, best.end_ms, best.score, word, found.moments[1:], also_at
+        rank,
+        str(video.path),
+        video.id,
+        best.start_ms,
+        best.end_ms,
+        best.score,
+        word,
+        found.moments[1:],
+        also_at,
     )

@@ -46,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_index_query_status_clip_similar_forget(folder: Path, tiny_model: Path, vsearch, tmp_path: Path) -> None:
+def test_index_query_status_clip_similar_forget(
+    folder: Path, tiny_model: Path, vsearch, tmp_path: Path
+) -> None:
     done = vsearch("index", folder, "--model", tiny_model, "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
@@ -60,7 +62,9 @@ def test_index_query_status_clip_similar_forget(folder: Path, tiny_model: Path, 
     assert {"path", "start", "end", "score"} <= answer["hits"][0].keys()
     assert vsearch("query", "something blue", "--json").stdout == done.stdout  # the cached way gives the same
 
-    done = vsearch("similar", "blue.mp4@2", "--jsonl")  # "red then blue.mp4" is another name, not an end of this
+    done = vsearch(
+        "similar", "blue.mp4@2", "--jsonl"
+    )  # "red then blue.mp4" is another name, not an end of this
     first = json.loads(done.stdout.splitlines()[0])
     assert Path(first["path"]).name == "red then blue.mp4"
     assert first["start"] == pytest.approx(12, abs=1)
@@ -139,7 +143,14 @@ def test_odd_names_survive_the_whole_way(tmp_path: Path, tiny_model: Path, vsear
     folder = tmp_path / "videos"
     folder.mkdir()
     made = make_video(tmp_path / "made.mp4", [(RED, 2)])
-    names = [b"-dash.mp4", b"new\nline.mp4", b"<script>.mp4", b"quote'\".mp4", "snow ☃.mp4".encode(), b"not-utf8-\xff.mp4"]
+    names = [
+        b"-dash.mp4",
+        b"new\nline.mp4",
+        b"<script>.mp4",
+        b"quote'\".mp4",
+        "snow ☃.mp4".encode(),
+        b"not-utf8-\xff.mp4",
+    ]
     for i, name in enumerate(names):
         target = os.path.join(os.fsencode(folder), name)
         shutil.copyfile(made, target)
@@ -183,7 +194,9 @@ def test_wrong_use_is_one_line_and_exit_2(tmp_path: Path, folder: Path, tiny_mod
         assert "Traceback" not in done.stderr
 
 
-def test_an_empty_folder_and_a_dry_run_change_nothing(tmp_path: Path, folder: Path, tiny_model: Path, vsearch) -> None:
+def test_an_empty_folder_and_a_dry_run_change_nothing(
+    tmp_path: Path, folder: Path, tiny_model: Path, vsearch
+) -> None:
     (tmp_path / "empty").mkdir()
     done = vsearch("index", tmp_path / "empty")
     assert (done.returncode, "no videos" in done.stderr) == (1, True)
@@ -194,7 +207,9 @@ def test_an_empty_folder_and_a_dry_run_change_nothing(tmp_path: Path, folder: Pa
     assert json.loads(vsearch("status", "--json").stdout)["videos"] == {"indexed": 1}
 
 
-def test_two_runs_at_once_are_told_and_a_query_works_meanwhile(folder: Path, tiny_model: Path, vsearch, tmp_path: Path) -> None:
+def test_two_runs_at_once_are_told_and_a_query_works_meanwhile(
+    folder: Path, tiny_model: Path, vsearch, tmp_path: Path
+) -> None:
     from vsearch.library import Library
 
     assert vsearch("index", folder, "--model", tiny_model).returncode == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vsearch.models import Window, ZeroShotHead, load_head, normalise, plan_windows
 
 
@@ -20,7 +21,12 @@ def test_a_short_video_is_one_moment() -> None:
 
 def test_windows_overlap_by_half_and_the_last_ends_with_the_video() -> None:
     windows = plan_windows(times(21), 21000, 8, 0.5)
-    assert [(w.start_ms, w.end_ms) for w in windows] == [(0, 8000), (4000, 12000), (8000, 16000), (13000, 21000)]
+    assert [(w.start_ms, w.end_ms) for w in windows] == [
+        (0, 8000),
+        (4000, 12000),
+        (8000, 16000),
+        (13000, 21000),
+    ]
     assert (windows[1].first_frame, windows[1].last_frame) == (8, 24)
 
 
@@ -36,8 +42,15 @@ def test_a_hole_in_a_damaged_file_makes_no_empty_moment() -> None:
     assert {i for w in windows for i in range(w.first_frame, w.last_frame)} == set(range(5))
 
 
-@given(st.floats(0.1, 400), st.sampled_from([0.5, 1.0, 2.0, 5.0]), st.sampled_from([2.0, 8.0]), st.sampled_from([0, 0.5]))
-def test_every_frame_is_in_a_window_of_the_right_length(duration: float, fps: float, length: float, overlap: float) -> None:
+@given(
+    st.floats(0.1, 400),
+    st.sampled_from([0.5, 1.0, 2.0, 5.0]),
+    st.sampled_from([2.0, 8.0]),
+    st.sampled_from([0, 0.5]),
+)
+def test_every_frame_is_in_a_window_of_the_right_length(
+    duration: float, fps: float, length: float, overlap: float
+) -> None:
     t = times(duration, fps)
     windows = plan_windows(t, round(duration * 1000), length, overlap)
     assert {i for w in windows for i in range(w.first_frame, w.last_frame)} == set(range(len(t)))

@@ -65,7 +65,9 @@ def test_no_pickle_and_no_unsafe_torch_load() -> None:
         for file in (ROOT / room).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                    assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), file
+                    assert any(
+                        k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords
+                    ), file
                 if isinstance(node, ast.Import):
                     assert not {alias.name for alias in node.names} & {"shelve", "dill", "joblib"}, file
 

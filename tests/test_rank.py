@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vsearch.retriever.calibrate import strength, unrelated_above
-from vsearch.retriever.rank import Scored, group_by_video, merge_overlaps, query_scored_similarity, trim_to_event
+from vsearch.retriever.rank import (
+    Scored,
+    group_by_video,
+    merge_overlaps,
+    query_scored_similarity,
+    trim_to_event,
+)
 
 
 def test_query_scored_pooling_follows_the_frame_that_fits() -> None:
@@ -41,7 +48,12 @@ def test_overlapping_moments_of_one_event_become_one_and_weak_neighbours_go() ->
 
 def test_videos_are_ordered_by_their_best_moment_and_ties_by_id() -> None:
     answers = group_by_video(
-        [Scored(2, 0, 8000, 0.4), Scored(1, 0, 8000, 0.4), Scored(3, 0, 8000, 0.1), Scored(3, 50000, 58000, 0.9)]
+        [
+            Scored(2, 0, 8000, 0.4),
+            Scored(1, 0, 8000, 0.4),
+            Scored(3, 0, 8000, 0.1),
+            Scored(3, 50000, 58000, 0.9),
+        ]
     )
     assert [a.best.video_id for a in answers] == [3, 1, 2]
     assert [m.start_ms for m in answers[0].moments] == [50000, 0]
@@ -57,7 +69,9 @@ spans = st.lists(
 
 
 @given(spans, st.randoms())
-def test_merging_keeps_the_best_and_leaves_no_overlap_whatever_the_order(moments: list[Scored], random) -> None:
+def test_merging_keeps_the_best_and_leaves_no_overlap_whatever_the_order(
+    moments: list[Scored], random
+) -> None:
     merged = merge_overlaps(moments, margin=0.1)
     assert merged[0].score == max(m.score for m in moments)
     for i, a in enumerate(merged):
@@ -69,7 +83,9 @@ def test_merging_keeps_the_best_and_leaves_no_overlap_whatever_the_order(moments
 
 
 def test_strength_words_follow_the_share_of_unrelated_scores_above() -> None:
-    calibration = {"unrelated": {"q": [0.0, 0.5, 0.98, 0.998, 0.9998, 1.0], "score": [0.0, 0.2, 0.4, 0.5, 0.6, 0.7]}}
+    calibration = {
+        "unrelated": {"q": [0.0, 0.5, 0.98, 0.998, 0.9998, 1.0], "score": [0.0, 0.2, 0.4, 0.5, 0.6, 0.7]}
+    }
     words = [strength(s, calibration) for s in (0.1, 0.39, 0.41, 0.51, 0.61, 0.9)]
     assert words == ["unlikely", "unlikely", "weak", "likely", "strong", "strong"]
     assert strength(0.9, None) is None

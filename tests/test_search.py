@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vsearch.errors import LibraryError, VsearchError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import ZeroShotHead, plan_windows
@@ -100,14 +101,21 @@ def test_words_and_confidence_follow_the_calibration(library: Library) -> None:
     library.register_encoder(encoder.identity, encoder.backbone, encoder.head, spec)
     library.cache_text(encoder.id, "nowhere", -QUERY)
     answer = search(library, "the thing")
-    assert (answer.confident, answer.hits[0].strength, answer.hits[-1].strength) == (True, "strong", "unlikely")
+    assert (answer.confident, answer.hits[0].strength, answer.hits[-1].strength) == (
+        True,
+        "strong",
+        "unlikely",
+    )
     assert not search(library, "nowhere").confident
 
 
 def test_empty_query_and_empty_library_are_refused_in_words(library: Library, tmp_path: Path) -> None:
     with pytest.raises(VsearchError, match="empty"):
         search(library, "  ")
-    with Library.open(tmp_path / "new", create=True) as fresh, pytest.raises(LibraryError, match="vsearch index"):
+    with (
+        Library.open(tmp_path / "new", create=True) as fresh,
+        pytest.raises(LibraryError, match="vsearch index"),
+    ):
         search(fresh, "the thing")
 
 
