@@ -7,6 +7,7 @@ every file first, with all checks; decord is then given that same open file, not
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vsearch.errors import MediaError
-from vsearch.indexer.decode import DecodeOptions, Shown
+from vsearch.indexer.decode import DecodeOptions, Shown, clock
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import Image, encode_jpeg, poster_size
 
@@ -42,6 +43,8 @@ class DecordSource:
             )
             # (N, 2) seconds: when each picture appears and disappears
             self._stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
+            if len(self._stamps) > 1 and not (np.diff(self._stamps[:, 0]) > 0).all():
+                raise RuntimeError("it gives no usable times")  # H.264 in AVI, for one
         except Exception as error:  # decord raises RuntimeError, DECORDError, AssertionError and more
             self.close()
             raise MediaError(f"decord cannot open it ({_first_line(error)}); try --decoder pyav") from error
@@ -53,6 +56,9 @@ class DecordSource:
             yield Shown(float(start), float(end), partial(self._square, draw), partial(self._poster, draw))
 
     def damage(self, covered_s: float) -> str | None:
+        expected_s = self.info.duration_ms / 1000
+        if covered_s < expected_s - max(2.0, 0.1 * expected_s):
+            return f"only {clock(covered_s)} of {clock(expected_s)} could be decoded by decord"
         return None
 
     def close(self) -> None:
@@ -86,4 +92,6 @@ def _import_decord() -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # decord begins with a time and a place in its own source code
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", line)[:200]

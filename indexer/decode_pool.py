@@ -51,7 +51,7 @@ class FrameChunk:
 
 @dataclass(frozen=True)
 class JobDone:
-    """A job's end, after its chunks. `partial`: a sentence if some of it is missing; `covered_ms`: how far."""
+    """A job's end, after its chunks. `partial`: a sentence if some of it is missing; `covered_ms`: its end."""
 
     job_id: int
     info: MediaInfo

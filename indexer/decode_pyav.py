@@ -199,7 +199,7 @@ class PyavSource:
     def _describe(
         self, first: VideoFrame, first_s: float, fps: float
     ) -> tuple[MediaInfo, float | None, bool]:
-        """(info, declared end of the pictures in seconds, whether the video stream itself declares it)"""
+        """(info, declared end of the pictures in seconds, whether that is said of the pictures themselves)"""
         orientation = orientation_of(first)
         width, height = shown_size(first.width, first.height, self._aspect, orientation)
         whole_s = max(0, self._container.duration or 0) / 1e6
@@ -216,7 +216,8 @@ class PyavSource:
             duration_ms=round(max(whole_s, expected_s or 0.0) * 1000),
             avg_fps=round(fps, 3),
         )
-        return info, expected_s, own_s is not None
+        alone = len(self._container.streams) == 1
+        return info, expected_s, own_s is not None or alone
 
     def _why_nothing(self) -> str:
         cut = cut_short(self._path, self._name)

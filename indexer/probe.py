@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -63,11 +64,7 @@ def open_video(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream
             f"file:{path}",  # so that ':' and '%' in a name are neither a protocol nor a pattern
             mode="r",
             format=name,
-            options={
-                "protocol_whitelist": "file",
-                "format_whitelist": FORMAT_WHITELIST,
-                "max_pixels": str(max_pixels),
-            },
+            options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -94,7 +91,7 @@ def stream_duration_s(stream: VideoStream) -> float | None:
 
 
 def cut_short(path: Path, container: str) -> bool:
-    """Whether an mp4, matroska, avi or asf file is shorter than its own headers say. Raises OSError."""
+    """Whether an mp4, matroska, avi, asf or flv file is shorter than its own headers say. Raises OSError."""
     size = os.stat(path).st_size
     head = read_head(path)
     if container == "mp4":
@@ -105,6 +102,9 @@ def cut_short(path: Path, container: str) -> bool:
     if container == "asf":
         at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")  # file properties
         return at > 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
+    if container == "flv":
+        at = head.find(b"filesize\x00")  # in onMetaData: the name, a type byte, a big-endian double
+        return 0 < at < len(head) - 17 and size < struct.unpack_from(">d", head, at + 9)[0]
     if container == "matroska":
         at = head.find(b"\x18\x53\x80\x67")  # Segment; its size is a variable-length integer
         if at < 0 or len(head) < at + 12 or not head[at + 4]:

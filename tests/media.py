@@ -45,7 +45,7 @@ def write_video(
     import av
 
     need_encoder(codec)
-    times = [i / fps for i in range(frames)] if times is None else times
+    times = [start_s + t for t in ([i / fps for i in range(frames)] if times is None else times)]
     # A clock fine enough for any times, where the container allows one.
     base = Fraction(1, fps) if all(abs(t * fps - round(t * fps)) < 1e-9 for t in times) else Fraction(1, 1000)
     with av.open(str(path), "w", format=format, options=muxer or {}) as out:
@@ -57,7 +57,7 @@ def write_video(
         sound = _tone(out, audio_s) if audio_s else iter(())
         for number, time_s in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24").reformat(format=pixels)
-            frame.pts = round((time_s + start_s) / base)
+            frame.pts = round(time_s / base)
             frame.time_base = base
             for packet in stream.encode(frame):
                 out.mux(packet)
