@@ -37,7 +37,9 @@ def index(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Frames encoded at once.")] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Frames encoded at once.", show_default="16, on a GPU 64")
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try files again that failed before.")
     ] = False,

@@ -42,7 +42,7 @@ class IndexOptions:
     device: str = "auto"
     decoder: str = "auto"
     workers: int | None = None
-    batch_size: int = 16
+    batch_size: int | None = None
     retry_failed: bool = False
     dry_run: bool = False
 
@@ -241,13 +241,12 @@ class _Run:
             shape=FrameShape(pre.size, pre.resize_mode, pre.interpolation),
             decoder=self.options.decoder,
         )
+        batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
         buffers: dict[int, _VideoFrames] = {}
         with DecodePool(decode, workers=self.options.workers or default_workers()) as pool:
             for event in pool.run(DecodeJob(i, job.path) for i, job in enumerate(jobs)):
                 if isinstance(event, FrameChunk):
-                    buffer = buffers.setdefault(
-                        event.job_id, _VideoFrames(encoder.backbone, self.options.batch_size)
-                    )
+                    buffer = buffers.setdefault(event.job_id, _VideoFrames(encoder.backbone, batch))
                     self._frames += buffer.add(event.frames, event.times_ms)
                     self._progress()
                     continue

@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +102,8 @@ def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
     Raises ModelError: unknown name, missing or unfitting weights, no such device, no network for a download.
     """
     device = resolve_device(device)
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))  # open_clip logs to the root
-    if name == "mini":
-        return _load_mini(device)
-    return _load_open_clip(name, device)
+    with _quiet():
+        return _load_mini(device) if name == "mini" else _load_open_clip(name, device)
 
 
 def resolve_device(device: str) -> str:
@@ -137,6 +135,18 @@ def mini_calibration() -> dict[str, Any] | None:
     """Score quantiles of related and unrelated text-moment pairs that travel with `mini`."""
     path = MINI_DIR / "calibration.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip reports its every step to the root logger; only errors are worth a line."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _load_mini(device: str) -> Backbone:
