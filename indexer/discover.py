@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,72 +92,88 @@ def find_videos(paths: Sequence[Path], on_warning: Warn, settle_s: float = SETTL
     growing, which are left for next time. Files changed in the last `settle_s` seconds are watched until they
     are older than that.
     """
-    found: dict[str, FoundFile] = {}  # by real path
-    links: list[FoundFile] = []
     walker = _Walker(on_warning)
     for given in paths:
         real = Path(os.path.realpath(given))
-        candidates = walker.below(real) if real.is_dir() else walker.single(real)
-        for file, is_link in candidates:
-            if is_link:
-                links.append(file)
-            else:
-                found.setdefault(os.fspath(file.path), file)
-    for file in links:
-        found.setdefault(os.path.realpath(file.path), file)
-    settled = _settled(list(found.values()), on_warning, settle_s)
+        if real.is_dir():
+            walker.walk(os.fspath(real), real)
+        else:
+            walker.take(real)
+    found = walker.finish()
+    settled = _settled(found, on_warning, settle_s)
     return sorted(settled, key=lambda file: os.fsencode(file.path))
 
 
 class _Walker:
-    """Walks folders, each once by (device, inode), so that loops of links end."""
+    """Walks folders, each once by (device, inode), so that loops of links end.
+
+    Links are followed last: a file's real place has precedence, whatever the order of roots.
+    """
 
     def __init__(self, on_warning: Warn) -> None:
         self._warn = on_warning
         self._seen: set[tuple[int, int]] = set()
+        self._found: dict[str, FoundFile] = {}  # by real path
+        self._linked_folders: list[tuple[str, Path]] = []  # with the root that they were found under
+        self._linked_files: list[FoundFile] = []
 
-    def single(self, path: Path) -> Iterator[tuple[FoundFile, bool]]:
-        """A file that was named itself: it is taken whatever it is."""
+    def take(self, path: Path) -> None:
+        """A file that was named itself, whatever it is."""
         try:
             status = os.stat(path)
         except OSError as error:
             return self._warn(path, f"cannot be read: {error.strerror}")
-        if stat.S_ISREG(status.st_mode):
-            yield FoundFile(path, path.parent, status.st_size, status.st_mtime_ns), False
-        else:
-            self._warn(path, "neither a file nor a folder")
+        if not stat.S_ISREG(status.st_mode):
+            return self._warn(path, "neither a file nor a folder")
+        self._add(FoundFile(path, path.parent, status.st_size, status.st_mtime_ns))
 
-    def below(self, root: Path) -> Iterator[tuple[FoundFile, bool]]:
-        """Candidates (file, whether links led to it). Linked folders come last: real ones have precedence."""
-        linked: list[str] = []
-        folders: list[tuple[str, bool, _Rules]] = [(os.fspath(root), False, _Rules())]
-        while folders or linked:
-            if not folders:
-                folders.append((linked.pop(0), True, _Rules()))
-            folder, by_link, rules = folders.pop()
-            try:
-                status = os.stat(folder)
-                if (status.st_dev, status.st_ino) in self._seen:
-                    continue
-                self._seen.add((status.st_dev, status.st_ino))
-                with os.scandir(folder) as listing:
-                    entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-            except OSError as error:
-                self._warn(Path(folder), f"folder cannot be read: {error.strerror}")
-                continue
+    def walk(self, top: str, root: Path, by_link: bool = False) -> None:
+        """All candidates below a folder."""
+        folders = [(top, _Rules())]
+        while folders:
+            folder, rules = folders.pop()
+            entries = self._list(folder)
             if any(entry.name == IGNORE_FILE for entry in entries):
                 rules = rules.extended(folder, self._warn)
             for entry in entries:
                 kind = _kind(entry)
                 if kind == "other" or _is_hidden(entry.name) or rules.exclude(entry.path, kind == "folder"):
                     continue
+                linked = entry.is_symlink()
                 if kind == "folder":
-                    if entry.is_symlink():
-                        linked.append(entry.path)
+                    if linked:
+                        self._linked_folders.append((entry.path, root))
                     else:
-                        folders.append((entry.path, by_link, rules))
+                        folders.append((entry.path, rules))
                 elif file := self._candidate(entry, root):
-                    yield file, by_link or entry.is_symlink()
+                    if linked or by_link:
+                        self._linked_files.append(file)
+                    else:
+                        self._add(file)
+
+    def finish(self) -> list[FoundFile]:
+        """Follow the links; everything found."""
+        while self._linked_folders:
+            self.walk(*self._linked_folders.pop(0), by_link=True)
+        for file in self._linked_files:
+            self._found.setdefault(os.path.realpath(file.path), file)
+        return list(self._found.values())
+
+    def _add(self, file: FoundFile) -> None:
+        self._found.setdefault(os.fspath(file.path), file)
+
+    def _list(self, folder: str) -> list[os.DirEntry[str]]:
+        """Its entries in order; none if it was listed before or cannot be."""
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in self._seen:
+                return []
+            self._seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listing:
+                return sorted(listing, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            self._warn(Path(folder), f"folder cannot be read: {error.strerror}")
+            return []
 
     def _candidate(self, entry: os.DirEntry[str], root: Path) -> FoundFile | None:
         name = entry.name.lower()

@@ -48,7 +48,8 @@ def container_of(head: bytes) -> str | None:
         return "gif"
     if head.startswith(b"OggS"):
         return "ogg"
-    return "mpegts" if _is_transport_stream(head) else None
+    # A text of many G would pass for one.
+    return "mpegts" if _is_transport_stream(head) and not is_text(head) else None
 
 
 def is_audio_only(head: bytes) -> bool:
