@@ -81,8 +81,8 @@ class Child:
         if header["kind"] != "ready":
             self.close()
             raise VsearchError(
-                f"the decoder process does not start ({header.get('reason')}); "
-                "try: python -m vsearch.indexer.decode_worker"
+                f"the decoder process does not start ({header.get('reason')}); see whether this works: "
+                "python -c 'import av'"
             )
 
     def start(self, path: str, stall_s: float, budget_s: float) -> None:

@@ -22,6 +22,10 @@ from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import Image, encode_jpeg, poster_size
 
 
+# Pictures a whole group late in .ts, and a hang at the end of some (benchmarks/decoders.py)
+_WRONG = {"mpegts", "mpeg"}
+
+
 class DecordSource:
     """A video opened with decord (see `decode.Source`). Raises MediaError."""
 
@@ -31,6 +35,10 @@ class DecordSource:
         probe = PyavSource(path, options)
         self.info = probe.info
         probe.close()
+        if self.info.container in _WRONG:
+            raise MediaError(
+                f"decord shows wrong pictures, or hangs, in {self.info.container}; try --decoder pyav"
+            )
         width, height = options.shape.scaled(self.info.width, self.info.height)
         if self.info.rotation in (90, 270):  # decord scales first and turns then
             width, height = height, width
@@ -45,6 +53,8 @@ class DecordSource:
             self._stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
             if len(self._stamps) > 1 and not (np.diff(self._stamps[:, 0]) > 0).all():
                 raise RuntimeError("it gives no usable times")  # H.264 in AVI, for one
+            if self._stamps[-1, 1] - self._stamps[0, 0] > 1.02 * self.info.duration_ms / 1000 + 0.5:
+                raise RuntimeError("it shows more than the file does, as with edit lists")
         except Exception as error:  # decord raises RuntimeError, DECORDError, AssertionError and more
             self.close()
             raise MediaError(f"decord cannot open it ({_first_line(error)}); try --decoder pyav") from error

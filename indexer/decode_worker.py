@@ -27,9 +27,9 @@ _PROGRESS_S = 0.5
 
 
 def main(arguments: list[str]) -> None:
-    values = json.loads(arguments[0]) if arguments else asdict(DecodeOptions())
+    values = json.loads(arguments[0])
     options = DecodeOptions(**{**values, "shape": FrameShape(**values["shape"])})
-    parent = int(arguments[1]) if len(arguments) > 1 else os.getppid()
+    parent = int(arguments[1])
     out = _claim_stdout()
     _die_with(parent)
     _limit(options.memory_limit_bytes)
