@@ -1,7 +1,8 @@
-"""Compact weights: safetensors with int8 rows where that is enough, float16 elsewhere, float32 after loading.
+"""Small weight files: float16, and int8 rows with one float scale each where that costs nothing.
 
-A tensor `name` stored as int8 has a companion `name::scale`, one float16 a row; value = int8 * scale. Every file
-is checked for shape and finiteness by safetensors and the loader; nothing in it is executed.
+A big table (the token embedding) is stored as int8 with a float32 scale per row, `value = int8 * scale`; its
+scales stand beside it under `<name>.int8_scale`. Everything else is float16; integers stay as they are.
+Loading gives float32 back. The file's bytes depend on the tensors alone.
 """
 
 from __future__ import annotations
@@ -13,47 +14,53 @@ from typing import TYPE_CHECKING
 from vsearch.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-SCALE = "::scale"
-
-
-def save_compact(tensors: Mapping[str, Tensor], path: Path, int8: Collection[str] = ()) -> None:
-    """Write tensors: those named in `int8` (N, D) as rows of int8 with a scale each, floats as float16, others as
-    they are. The same tensors give the same bytes."""
     import torch
-    from safetensors.torch import save_file
 
-    stored: dict[str, Tensor] = {}
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu()
+_SCALE = ".int8_scale"
+
+
+def save_compact(state_dict: Mapping[str, torch.Tensor], path: Path, int8: Collection[str] = ()) -> None:
+    """Write a state dict; the matrices (N, ...) named in `int8` with one scale per row of the first axis."""
+    import torch
+    from safetensors.torch import save
+
+    out: dict[str, torch.Tensor] = {}
+    for name, tensor in sorted(state_dict.items()):
+        value = tensor.detach().cpu()
         if name in int8:
-            scale = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-6).half()
-            stored[name] = (
-                (tensor.float() / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
-            )
-            stored[name + SCALE] = scale.contiguous()
+            out[name], out[name + _SCALE] = _quantise(value.float())
+        elif value.is_floating_point():
+            out[name] = value.half().contiguous()
         else:
-            stored[name] = (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-    save_file(stored, path)
+            out[name] = value.contiguous()
+    path.write_bytes(save(out))
 
 
-def load_compact(path: Path) -> dict[str, Tensor]:
-    """Read what `save_compact` wrote, as float32 (integers as they are). Raises ModelError."""
+def load_compact(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict of such a file, float32. Raises ModelError when the file is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"the weights {path.name} are missing or damaged ({error}); install vsearch again"
-        ) from error
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in stored.items():
-        if name.endswith(SCALE):
+        stored = load_file(str(path))
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(f"cannot read model weights {path}: {fault}; install vsearch again") from fault
+    state: dict[str, torch.Tensor] = {}
+    for name, value in stored.items():
+        if name.endswith(_SCALE):
             continue
-        if name + SCALE in stored:
-            tensor = tensor.float() * stored[name + SCALE].float()
-        tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
-    return tensors
+        scale = stored.get(name + _SCALE)
+        if scale is not None:
+            state[name] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+        else:
+            state[name] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def _quantise(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, ...) float32 -> int8 of that shape and (N,) float32 scales."""
+    import torch
+
+    scale = rows.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+    quantised = (rows / scale.view(-1, *[1] * (rows.ndim - 1))).round().clamp(-127, 127)
+    return quantised.to(torch.int8), scale

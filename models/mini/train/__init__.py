@@ -1,0 +1,1 @@
+"""Training of the built-in model: `python -m vsearch.models.mini.train --data DIR --work DIR`."""
