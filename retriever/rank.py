@@ -15,6 +15,8 @@ import numpy.typing as npt
 # Temperature of query-scored pooling: Bain et al., "A CLIP-Hitchhiker's Guide to Long Video Retrieval", 2022.
 POOLING_TAU = 0.1
 MIN_EVENT_MS = 2000  # shorter answers are hard to watch
+MERGE_WITHIN = 0.25  # of the score spread: overlapping moments this near to the best show the same event
+EVENT_CONTRAST = 0.35  # of the score spread: frames that vary less show the same thing throughout
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,7 @@ def merge_overlaps(moments: Sequence[Scored], margin: float) -> list[Scored]:
 
 def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
     """Merge each video's overlapping moments, then order videos by their best one. Deterministic."""
-    if not moments:
-        return []
-    margin = score_margin(moments)
+    margin = MERGE_WITHIN * score_spread(moments)
     by_video: dict[int, list[Scored]] = {}
     for m in moments:
         by_video.setdefault(m.video_id, []).append(m)
@@ -94,34 +94,43 @@ def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
     return sorted(answers, key=lambda a: _order(a.best))
 
 
-def score_margin(moments: Sequence[Scored]) -> float:
-    """What counts as nearly as good: half the spread of a query's candidates, whatever the model's scale."""
-    return 0.5 * float(np.std([m.score for m in moments])) if moments else 0.0
+def score_spread(moments: Sequence[Scored]) -> float:
+    """How far a query's best moment stands out from the usual one: the model's scale, for this query."""
+    scores = [m.score for m in moments]
+    return max(scores) - float(np.median(scores)) if scores else 0.0
 
 
-def trim_to_event(
+def split_into_events(
     moment: Scored, times_ms: npt.NDArray[np.int64], cosines: npt.NDArray[np.float32], least_contrast: float
-) -> Scored:
-    """Cut a moment down to where its frames fit the query: above half way between its lowest and highest.
+) -> list[Scored]:
+    """Where, inside a moment, the frames fit the query: one moment or several, best first.
 
-    times_ms, cosines: (T,) of the video's sampled frames and their fit. Left as it is when the fit hardly varies
-    (by less than `least_contrast`): then the whole moment shows it. Pads by a sampling step, keeps 2 s at least.
+    times_ms, cosines: (T,) of the video's sampled frames and their fit. Frames above half way between the lowest
+    and the highest fit are the event; runs no more than 2 s apart are one. The moment stays whole when the fit
+    varies by less than `least_contrast`: then all of it shows what was asked. The best run keeps the moment's
+    score; the score of another is lower by how much less its best frame fits.
     """
     first, last = (int(i) for i in np.searchsorted(times_ms, [moment.start_ms, moment.end_ms]))
     if last - first < 3:
-        return moment
+        return [moment]
     inside = np.pad(cosines[first:last], 1, mode="edge")
     smooth = (inside[:-2] + inside[1:-1] + inside[2:]) / 3  # one odd frame is no event
     low, high = float(smooth.min()), float(smooth.max())
     if high - low < least_contrast:
-        return moment
+        return [moment]
     fits = np.flatnonzero(smooth >= (low + high) / 2)
-    step = int(np.median(np.diff(times_ms[first:last])))
-    start = int(times_ms[first + fits[0]]) - step
-    end = int(times_ms[first + fits[-1]]) + 2 * step
-    short = max(0, MIN_EVENT_MS - (end - start))
-    start, end = start - short // 2, end + short - short // 2
-    return replace(moment, start_ms=max(moment.start_ms, start), end_ms=min(moment.end_ms, end))
+    times = times_ms[first:last]
+    step = int(np.median(np.diff(times)))
+    cuts = np.flatnonzero(np.diff(times[fits]) > MIN_EVENT_MS + step) + 1
+    events = []
+    for run in np.split(fits, cuts):
+        start, end = int(times[run[0]]) - step, int(times[run[-1]]) + 2 * step
+        short = max(0, MIN_EVENT_MS - (end - start))
+        start, end = start - short // 2, end + short - short // 2
+        score = moment.score - (high - float(smooth[run].max()))
+        start, end = max(moment.start_ms, start), min(moment.end_ms, end)
+        events.append(replace(moment, start_ms=start, end_ms=end, score=score))
+    return sorted(events, key=_order)
 
 
 def _order(m: Scored) -> tuple[float, int, int, int]:

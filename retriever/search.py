@@ -6,6 +6,7 @@ A sentence asked before costs no model: its vector is cached in the library.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ import numpy.typing as npt
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.rank import (
+    EVENT_CONTRAST,
     Scored,
     VideoAnswer,
     frame_cosines,
     group_by_video,
     query_scored_similarity,
-    score_margin,
-    trim_to_event,
+    score_spread,
+    split_into_events,
 )
 
 if TYPE_CHECKING:
@@ -152,16 +154,15 @@ def _answer(
         frames_of[video.id] = moment.frame_set_id
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
     kept = [m for m in scored if keep(m) and (threshold is None or m.score >= threshold)]
+    contrast = EVENT_CONTRAST * score_spread(scored)
     hits = []
     for rank, found in enumerate(group_by_video(kept)[:number], start=1):
         video_id = found.best.video_id
         frames = frame_sets.get(frames_of[video_id])
         if frames is not None:
             fit = frame_cosines(frames.vectors, query)
-            contrast = 2 * score_margin(scored)
-            found = VideoAnswer(
-                tuple(trim_to_event(m, frames.times_ms, fit, contrast) for m in found.moments)
-            )
+            events = [split_into_events(m, frames.times_ms, fit, contrast) for m in found.moments]
+            found = VideoAnswer(tuple(sorted(itertools.chain(*events), key=lambda m: (-m.score, m.start_ms))))
         hits.append(_hit(rank, found, files[video_id], calibration))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))

@@ -13,7 +13,7 @@ from vsearch.retriever.rank import (
     group_by_video,
     merge_overlaps,
     query_scored_similarity,
-    trim_to_event,
+    split_into_events,
 )
 
 
@@ -94,13 +94,16 @@ def test_strength_words_follow_the_share_of_unrelated_scores_above() -> None:
     assert unrelated_above(-1, q, scores) == 1.0
 
 
-def test_trimming_needs_contrast_and_keeps_two_seconds() -> None:
-    times = np.arange(16, dtype=np.int64) * 500
-    fit = np.full(16, 0.2, dtype=np.float32)
-    whole = Scored(1, 0, 8000, 0.3)
-    assert trim_to_event(whole, times, fit + np.linspace(0, 0.01, 16, dtype=np.float32), 0.05) == whole
+def test_events_need_contrast_and_last_two_seconds() -> None:
+    times = np.arange(32, dtype=np.int64) * 500
+    fit = np.full(32, 0.2, dtype=np.float32)
+    whole = Scored(1, 0, 16000, 0.3)
+    assert split_into_events(whole, times, fit + np.linspace(0, 0.01, 32, dtype=np.float32), 0.05) == [whole]
     fit[6:9] = 0.6
-    event = trim_to_event(whole, times, fit, 0.05)
-    assert (event.start_ms, event.end_ms) == (2500, 5000)
-    fit[6:9], fit[14:] = 0.2, 0.9
-    assert trim_to_event(whole, times, fit, 0.05).end_ms == 8000
+    (event,) = split_into_events(whole, times, fit, 0.05)
+    assert (event.start_ms, event.end_ms, event.score) == (2500, 5000, 0.3)
+    fit[30:] = 0.9  # a second, better event at the end
+    better, other = split_into_events(whole, times, fit, 0.05)
+    assert better.end_ms == 16000
+    assert better.score == 0.3 > other.score
+    assert 2500 <= other.start_ms < 3500 < other.end_ms <= 5000
