@@ -21,9 +21,8 @@ from vsearch.indexer.decode import DecodeOptions, Shown, clock
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import Image, encode_jpeg, poster_size
 
-
-# Pictures a whole group late in .ts, and a hang at the end of some (benchmarks/decoders.py)
-_WRONG = {"mpegts", "mpeg"}
+# Pictures a whole group late in .ts and a hang at the end of some, open groups in HEVC (benchmarks/decoders.py)
+_WRONG = {"mpegts", "mpeg", "hevc"}
 
 
 class DecordSource:
@@ -35,10 +34,8 @@ class DecordSource:
         probe = PyavSource(path, options)
         self.info = probe.info
         probe.close()
-        if self.info.container in _WRONG:
-            raise MediaError(
-                f"decord shows wrong pictures, or hangs, in {self.info.container}; try --decoder pyav"
-            )
+        if wrong := _WRONG & {self.info.container, self.info.codec}:
+            raise MediaError(f"decord shows wrong pictures, or hangs, in {min(wrong)}; try --decoder pyav")
         width, height = options.shape.scaled(self.info.width, self.info.height)
         if self.info.rotation in (90, 270):  # decord scales first and turns then
             width, height = height, width
