@@ -74,14 +74,18 @@ class Child:
                 fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
+
+    def wait_ready(self) -> None:
+        """Until it has imported what it needs. Raises VsearchError when it does not come that far."""
         try:
             header = self.read()
-        except (ChildDied, ChildSilent):
-            header = {"kind": "broken", "reason": "it ended before it was ready"}
-        if header["kind"] != "ready":
-            self.close()
+        except ChildDied as died:
+            header = {"reason": f"it ended with {died.returncode}"}
+        except ChildSilent as silent:
+            header = {"reason": f"nothing came for {silent.seconds:.0f} s"}
+        if header.get("kind") != "ready":
             raise VsearchError(
-                f"the decoder process does not start ({header.get('reason')}); see whether this works: "
+                f"the decoder process does not start ({header['reason']}); see whether this works: "
                 "python -c 'import av'"
             )
 

@@ -90,7 +90,9 @@ class DecodePool:
             worker.start()
 
     def run(self, jobs: Iterable[DecodeJob]) -> Iterator[Event]:
-        """Decode all jobs; they are taken from the iterable only as workers come free."""
+        """Decode all jobs; they are taken from the iterable only as workers come free.
+
+        Raises VsearchError when decoder processes cannot be started at all. Ends when the pool is closed."""
         waiting = iter(jobs)
         in_work = 0
         exhausted = False
@@ -104,7 +106,12 @@ class DecodePool:
                     in_work += 1
             if not in_work:
                 return
-            event = self._events.get()
+            try:
+                event = self._events.get(timeout=0.5)
+            except queue.Empty:
+                if self._closed.is_set():
+                    return
+                continue
             if isinstance(event, BaseException):
                 raise event
             if not isinstance(event, FrameChunk):
@@ -202,6 +209,7 @@ class _Worker(threading.Thread):
                 if self._closed.is_set():
                     return None
                 self._child = Child(self._options)
+            self._child.wait_ready()  # without the lock: close() may come meanwhile
             self._videos = 0
         self._videos += 1
         return self._child

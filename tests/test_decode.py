@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -575,6 +576,20 @@ def test_closing_kills_busy_and_hung_children_at_once(long_video: Path) -> None:
     os.kill(pids[0], signal.SIGSTOP)
     pool.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@needs_proc
+def test_closing_does_not_wait_for_a_child_that_is_still_starting(long_video: Path) -> None:
+    pool = DecodePool(options(), 1)
+    consumer = threading.Thread(target=lambda: list(pool.run([DecodeJob(0, long_video)])))
+    consumer.start()
+    while not (pids := children()):
+        time.sleep(0.001)
+    os.kill(pids[0], signal.SIGSTOP)
+    pool.close()
+    consumer.join(timeout=20)
+    assert not consumer.is_alive()
+    assert not Path(f"/proc/{pids[0]}").exists()
 
 
 @needs_proc
