@@ -74,14 +74,6 @@ class FoundFile:
     mtime_ns: int
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """Something that a scan had to leave out, and why."""
-
-    path: Path
-    reason: str
-
-
 def find_videos(paths: Sequence[Path], on_warning: Warn, settle_s: float = SETTLE_S) -> list[FoundFile]:
     """All videos in and below `paths`, ordered by the bytes of their paths.
 
