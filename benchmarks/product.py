@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from vsearch.library import Library
-from vsearch.retriever import search
+from vsearch.models import Encoder
+from vsearch.retriever import live_encoder, matching_encoder, search
 
 
 def main() -> None:
@@ -43,7 +44,10 @@ def clips(folder: Path, model: str, library: Path) -> None:
         captions.setdefault(row["video"], []).append(row["caption"])
     run_index(folder / "clips", model, library)
     with Library.open(library) as opened:
-        ranks = {v: [rank_of(opened, c, v, len(captions)) for c in texts] for v, texts in captions.items()}
+        encoder = matching_encoder(live_encoder(opened))
+        ranks = {
+            v: [rank_of(opened, encoder, c, v, len(captions)) for c in texts] for v, texts in captions.items()
+        }
     print_ranks(f"{len(ranks)} clips, first caption", [found[0] for found in ranks.values()])
     print_ranks("all captions", [rank for found in ranks.values() for rank in found])
 
@@ -55,10 +59,11 @@ def ucf101(folder: Path, model: str, library: Path) -> None:
     run_index(folder / "ucf101", model, library)
     counts = {label: list(labels.values()).count(label) for label in set(labels.values())}
     with Library.open(library) as opened:
+        encoder = matching_encoder(live_encoder(opened))
         for least in (5, 1):
             precisions = []
             for label in sorted(n for n, count in counts.items() if count >= least):
-                hits = search(opened, spoken(label), number=5).hits
+                hits = search(opened, spoken(label), number=5, encoder=encoder).hits
                 right = sum(labels[Path(h.path).name] == label for h in hits)
                 precisions.append(right / min(5, counts[label]))
             mean, low, high = bootstrap(precisions)
@@ -85,9 +90,9 @@ def run_index(videos: Path, model: str, library: Path) -> None:
     print(f"indexed {videos.name} in {time.perf_counter() - begin:.1f} s")
 
 
-def rank_of(library: Library, text: str, video: str, count: int) -> int:
+def rank_of(library: Library, encoder: Encoder, text: str, video: str, count: int) -> int:
     """1-based place of the video; one past the end when the search did not return it."""
-    hits = search(library, text, number=count).hits
+    hits = search(library, text, number=count, encoder=encoder).hits
     return next((h.rank for h in hits if Path(h.path).name == video), count + 1)
 
 

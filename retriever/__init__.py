@@ -1,5 +1,5 @@
 """Query time: a sentence in, moments out."""
 
-from vsearch.retriever.search import Answer, Hit, search, search_similar
+from vsearch.retriever.search import Answer, Hit, live_encoder, matching_encoder, search, search_similar
 
-__all__ = ["Answer", "Hit", "search", "search_similar"]
+__all__ = ["Answer", "Hit", "live_encoder", "matching_encoder", "search", "search_similar"]

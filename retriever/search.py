@@ -29,6 +29,7 @@ from vsearch.retriever.rank import (
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, FrameSet, Library, Video
+    from vsearch.models import Encoder
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
@@ -60,23 +61,30 @@ class Answer:
 
 
 def search(
-    library: Library, text: str, *, number: int = 10, threshold: float | None = None, device: str = "auto"
+    library: Library,
+    text: str,
+    *,
+    number: int = 10,
+    threshold: float | None = None,
+    encoder: Encoder | None = None,
+    device: str = "auto",
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
-    Raises VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the
+    `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
+    when the sentence is new. Raises VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the
     library's model is not the one at hand.
     """
     text = " ".join(text.split())
     if not text:
         raise VsearchError("the query is empty; describe what should be seen, like a caption")
-    encoder = live_encoder(library)
-    query = library.cached_text(encoder.id, text)
+    live = live_encoder(library)
+    query = library.cached_text(live.id, text)
     if query is None:
-        query = _embed_text(encoder, text, device)
-        library.cache_text(encoder.id, text, query)
-    calibration = encoder.spec.get("calibration")
-    return _answer(library, encoder, text, query, number, calibration, threshold=threshold)
+        query = matching_encoder(live, encoder, device).embed_texts([text])[0]
+        library.cache_text(live.id, text, query)
+    calibration = live.spec.get("calibration")
+    return _answer(library, live, text, query, number, calibration, threshold=threshold)
 
 
 def search_similar(library: Library, video: Video, time_ms: int, *, number: int = 10) -> Answer:
@@ -110,16 +118,19 @@ def live_encoder(library: Library) -> EncoderInfo:
     return encoder
 
 
-def _embed_text(known: EncoderInfo, text: str, device: str) -> npt.NDArray[np.float32]:
+def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: str = "auto") -> Encoder:
+    """The library's encoder, loaded unless it is the one at hand. Raises ModelError when it cannot be had."""
+    if loaded is not None and loaded.identity == live.identity:
+        return loaded
     from vsearch.models import load_encoder
 
-    encoder = load_encoder(known.spec, device)
-    if encoder.identity != known.identity:
+    encoder = load_encoder(live.spec, device)
+    if encoder.identity != live.identity:
         raise ModelError(
-            f"this library was indexed with {known.identity}, but this installation has {encoder.identity}; "
+            f"this library was indexed with {live.identity}, but this installation has {encoder.identity}; "
             "index it again into a new library: vsearch index FOLDER --library NEW"
         )
-    return encoder.embed_texts([text])[0]
+    return encoder
 
 
 def _answer(
