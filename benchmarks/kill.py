@@ -34,19 +34,22 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", default="mini")
     args = parser.parse_args()
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as scratch:
         calm, disturbed = Path(scratch) / "calm", Path(scratch) / "disturbed"
         begin = time.perf_counter()
-        index(args.folder, calm)
+        index(args.folder, calm, args.model)
         length = time.perf_counter() - begin
         print(f"undisturbed: {length:.1f} s, {counts(calm)}")
         faults = 0
         for kill in range(1, args.kills + 1):
             wait = chance.uniform(0.05, length)
             process = subprocess.Popen(
-                command("index", args.folder, disturbed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                command("index", args.folder, disturbed, "--model", args.model),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             try:
                 process.wait(wait)
@@ -62,7 +65,7 @@ def main() -> int:
                 faults += checked.returncode != 0 and not none_yet
                 whole = "whole" if checked.returncode == 0 else (checked.stdout + checked.stderr).strip()
             print(f"{kill:2}: {fate} after {wait:5.1f} s, {whole}, {counts(disturbed)}", flush=True)
-        index(args.folder, disturbed)
+        index(args.folder, disturbed, args.model)
         same = all(answers(calm, q) == answers(disturbed, q) for q in QUERIES)
         print(
             f"afterwards: {counts(disturbed)}; answers equal to the undisturbed run: {same}; faults: {faults}"
@@ -83,8 +86,8 @@ def command(verb: str, folder: Path | None, library: Path, *more: str) -> list[s
     ]
 
 
-def index(folder: Path, library: Path) -> None:
-    subprocess.run([*command("index", folder, library), "--progress", "none"], check=True)
+def index(folder: Path, library: Path, model: str) -> None:
+    subprocess.run([*command("index", folder, library, "--model", model), "--progress", "none"], check=True)
 
 
 def counts(library: Path) -> str:

@@ -72,8 +72,8 @@ def search(
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
     `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
-    when the sentence is new. Raises VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the
-    library's model is not the one at hand.
+    when the sentence is new. Raises VsearchError for an empty sentence, LibraryError when there is no index,
+    ModelError when the library's model is not the one at hand.
     """
     text = " ".join(text.split())
     if not text:
