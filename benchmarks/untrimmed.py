@@ -69,7 +69,9 @@ def _sources(data: Path) -> tuple[Sources, dict[str, list[Path]]]:
             group = int(row["video"].split("_g")[1][:2])
             subset = "training" if group <= LAST_TRAINING_GROUP else "testing"
             actions[subset].setdefault(row["label"], []).append(data / "ucf101" / row["video"])
-    others = sorted(path for path in (data / "clips").iterdir() if path.suffix in (".mp4", ".webm", ".mkv", ".avi"))
+    others = sorted(
+        path for path in (data / "clips").iterdir() if path.suffix in (".mp4", ".webm", ".mkv", ".avi")
+    )
     return actions, {"training": others[::2], "testing": others[1::2]}
 
 

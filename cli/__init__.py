@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 import vsearch
+from vsearch.cli.classify import classify
 from vsearch.cli.clip import clip
 from vsearch.cli.doctor import doctor
 from vsearch.cli.forget import forget
 from vsearch.cli.index import index
+from vsearch.cli.localize import localize
 from vsearch.cli.ls import info, ls
 from vsearch.cli.models import models
 from vsearch.cli.query import query
@@ -26,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (index, query, similar, clip, status, ls, info, forget, verify, doctor):
+for function in (index, query, similar, clip, localize, classify, status, ls, info, forget, verify, doctor):
     app.command()(function)
 app.add_typer(models, name="models")
 

@@ -156,7 +156,9 @@ def moment_retrieval(
         windows = [Segment(query.id, s, e, "") for s, e in query.windows if low < e - s <= high]
         if not windows:
             continue
-        given = sorted((Prediction(query.id, s, e, "", v) for s, e, v in predictions.get(query.id, ())), key=_order)
+        given = sorted(
+            (Prediction(query.id, s, e, "", v) for s, e, v in predictions.get(query.id, ())), key=_order
+        )
         given = given[:MOMENTS_PER_QUERY]
         first.append(float(tiou(_bounds(given[:1]), _bounds(windows)).max(initial=0.0)))
         precision.append(_class_ap(windows, given, limits))

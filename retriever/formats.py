@@ -31,7 +31,9 @@ def render(found: Found, fmt: str, fps: float = 25.0) -> str:
     if fmt not in ("srt", "vtt"):
         raise VsearchError(f"unknown format {fmt!r}; use {', '.join(FORMATS)}")
     if len(found) != 1:
-        raise VsearchError(f"{fmt} subtitles belong to one video, not to {len(found)}; name one video, or use csv")
+        raise VsearchError(
+            f"{fmt} subtitles belong to one video, not to {len(found)}; name one video, or use csv"
+        )
     (detections,) = found.values()
     return to_srt(detections) if fmt == "srt" else to_vtt(detections)
 

@@ -2,8 +2,10 @@
 
 Two stages (Efficient-Prompt, section on localization): class-agnostic proposals, then the mean of the dense
 features inside each against the names' text vectors. A score becomes comparable between names by its place among
-the scores of unrelated footage ("background"), and an interval gains by fitting a name better than what lies
-before and after it. Then soft-NMS (Bodla et al. 2017, Gaussian) within each name; names may overlap.
+the scores of unrelated footage ("background"), and an interval gains by being one of the video's better proposals.
+Then soft-NMS (Bodla et al. 2017, Gaussian) within each name; names may overlap.
+
+The constants were chosen on the training videos of `benchmarks/localization.py` with the built-in model.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import numpy.typing as npt
 
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline
 
-CONTRAST = 0.5  # weight of fitting better than the surroundings, against fitting at all
+WORTH = 2.0  # weight of a proposal's score, as the logarithm of its ratio to GOOD times the mean
+GOOD = 1.5
+WORTH_RANGE = (-2.0, 0.5)  # below REJECT / WORTH: the best proposal is no evidence of an action
 REJECT = 1.5  # deviations above unrelated footage where a name becomes as likely as not
 RIVALRY = 1.0  # how much a name yields where another fits better
 SIGMA = 0.3  # soft-NMS: a neighbour of overlap o keeps exp(-o^2 / SIGMA) of its score
@@ -44,6 +48,9 @@ class Limits:
     least_score: float = 0.5
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Background:
     """What unrelated footage scores (cosines) for each name: (C,) median and deviation."""
@@ -58,7 +65,7 @@ def localize(
     names: Sequence[str],
     texts: Floats,
     background: Background,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Detection]:
     """Detections of a video, best first.
 
@@ -87,20 +94,16 @@ def classify_proposals(
 ) -> Floats:
     """(P, C) how likely each proposal shows each action, 0..1."""
     first, last = proposals.first, proposals.last
-    before, after = timeline.flanks(first, last)
     projected = timeline.sums @ texts.T.astype(np.float64)  # (T+1, C)
     norms = np.linalg.norm(timeline.sums[last] - timeline.sums[first], axis=1)[:, None]
     inside = (projected[last] - projected[first]) / np.maximum(norms, 1e-12)  # (P, C) cosines of means
-    around = projected[after] - projected[last] + projected[first] - projected[before]
-    spread = timeline.sums[after] - timeline.sums[last] + timeline.sums[first] - timeline.sums[before]
-    outside = around / np.maximum(np.linalg.norm(spread, axis=1)[:, None], 1e-12)
-    alone = (before == first) & (after == last)
-    fit = (inside - background.middle) / background.deviation  # in deviations of unrelated footage
-    gain = np.where(alone[:, None], 0, (inside - outside) / background.deviation)
-    evidence = fit + CONTRAST * gain - REJECT * (1 + CONTRAST)
+    evidence = (inside - background.middle) / background.deviation - REJECT  # deviations of unrelated footage
     best = np.sort(evidence, axis=1)[:, -2:]
     rival = np.where(evidence == best[:, -1:], best[:, :1], best[:, -1:]) if texts.shape[0] > 1 else evidence
     evidence = evidence - RIVALRY * np.maximum(rival - evidence, 0)
+    good = GOOD * max(float(proposals.score.mean()), 1e-9)
+    worth = np.log(np.maximum(proposals.score, 1e-9) / good)
+    evidence = evidence + WORTH * np.clip(worth, *WORTH_RANGE)[:, None]
     return (1 / (1 + np.exp(-np.clip(evidence, -30, 30)))).astype(np.float32)
 
 
@@ -144,7 +147,9 @@ def soft_nms(bounds: Ints, scores: Floats, least: float, number: int) -> tuple[l
     return kept, decayed
 
 
-def reference_windows(timelines: Sequence[Timeline], width: int = 8, most: int = 4000) -> npt.NDArray[np.float32]:
+def reference_windows(
+    timelines: Sequence[Timeline], width: int = 8, most: int = 4000
+) -> npt.NDArray[np.float32]:
     """(R, D) unit means of `width` frames, evenly over all videos: footage at large, for `background_from`."""
     count = sum(len(t) for t in timelines)
     stride = max(width, -(-count // most))

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.retriever.proposals import Floats, Ints, Timeline, Vectors, propose, suppress
+from vsearch.retriever.proposals import Floats, Ints, Timeline, Vectors, propose
 
 LEVELS = np.linspace(0.2, 0.9, 8)  # of the way from the lowest to the highest fit
-LENGTH_POWER = 0.25  # 0: the highest mean wins, however short; 0.5: the scan statistic, which favours long runs
+LENGTH_POWER = (
+    0.25  # 0: the highest mean wins, however short; 0.5: the scan statistic, which favours long runs
+)
 SURROUNDINGS = 0.5  # weight of standing out from the frames just before and after, against the whole video
-APART_IOU = 0.5
+APART = 0.3  # share of the shorter of two answers that may lie in the other
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def find_intervals(
     spans = np.unique(np.concatenate([_proposed(timeline), _above_levels(fit)]), axis=0)
     first, last = spans[:, 0], spans[:, 1]
     order = np.lexsort((last, first, -_standing_out(fit, timeline, first, last)))
-    kept = order[suppress(timeline.edges_ms[spans[order]], APART_IOU, number)]
+    kept = order[_apart(timeline.edges_ms[spans[order]], number)]
     means = timeline.means(first[kept], last[kept])
     cosines = means @ query / np.maximum(np.linalg.norm(means, axis=1), 1e-12)
     edges = timeline.edges_ms
@@ -51,6 +53,19 @@ def find_intervals(
         Interval(int(edges[spans[k, 0]]), int(edges[spans[k, 1]]), float(cosine))
         for k, cosine in zip(kept, cosines, strict=True)
     ]
+
+
+def _apart(bounds: Ints, number: int) -> list[int]:
+    """Indices of (P, 2) intervals, best first, each of its own place: neither part nor whole of a better one."""
+    kept: list[int] = []
+    for i, (start, end) in enumerate(bounds.tolist()):
+        if len(kept) == number:
+            break
+        if all(
+            min(end, b) - max(start, a) <= APART * min(end - start, b - a) for a, b in bounds[kept].tolist()
+        ):
+            kept.append(i)
+    return kept
 
 
 def _proposed(timeline: Timeline) -> Ints:
@@ -78,7 +93,9 @@ def _standing_out(fit: Floats, timeline: Timeline, first: Ints, last: Ints) -> n
     before, after = timeline.flanks(first, last)
     near = np.maximum((after - before) - count, 1)
     around = np.where(
-        (after - before) > count, (sums[after] - sums[before] - (sums[last] - sums[first])) / near, sums[-1] / len(fit)
+        (after - before) > count,
+        (sums[after] - sums[before] - (sums[last] - sums[first])) / near,
+        sums[-1] / len(fit),
     )
     overall = np.median(fit)
     gain = (1 - SURROUNDINGS) * (inside - overall) + SURROUNDINGS * (inside - around)

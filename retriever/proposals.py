@@ -26,6 +26,7 @@ SCALES = (2, 4, 8, 16)  # frames on each side of a place, for the change there
 PAIRED_PEAKS = 6  # a peak is paired with this many that follow
 MIN_FRAMES = 2
 ALIKE_IOU = 0.85  # of two candidates that overlap more, the better stays
+WHOLE = 0.1  # assumed difference of a whole video from what is not in it
 PER_MINUTE, AT_LEAST = 40, 60  # candidates kept
 
 
@@ -96,12 +97,15 @@ def distinctness(timeline: Timeline, first: Ints, last: Ints) -> Floats:
     """(P,) how well each range holds together times how much it differs from both sides, 0..1."""
     inside = timeline.means(first, last)
     before, after = timeline.flanks(first, last)
-    unlike = [_unlikeness(inside, timeline.means(before, first)), _unlikeness(inside, timeline.means(last, after))]
+    unlike = [
+        _unlikeness(inside, timeline.means(before, first)),
+        _unlikeness(inside, timeline.means(last, after)),
+    ]
     # At a border of the video the one side that is there decides; the whole video differs from nothing.
     left = np.where(before < first, unlike[0], unlike[1])
     right = np.where(after > last, unlike[1], unlike[0])
     whole = (before == first) & (after == last)
-    contrast = np.where(whole, 0.05, np.sqrt(np.maximum(left * right, 0)))
+    contrast = np.where(whole, WHOLE, np.sqrt(np.maximum(left * right, 0)))
     return (np.linalg.norm(inside, axis=1) * contrast).astype(np.float32)
 
 

@@ -42,7 +42,9 @@ def test_edl_counts_frames_and_lays_cuts_end_to_end() -> None:
 
 
 def test_edl_of_29_97_frames_a_second_counts_at_30() -> None:
-    (event,) = [x for x in to_edl({"a": [Detection(10_010, 20_020, "x", 1)]}, 30000 / 1001).splitlines() if "AX" in x]
+    (event,) = [
+        x for x in to_edl({"a": [Detection(10_010, 20_020, "x", 1)]}, 30000 / 1001).splitlines() if "AX" in x
+    ]
     assert event.split()[4:6] == ["00:00:10:00", "00:00:20:00"]
 
 
@@ -61,7 +63,7 @@ def test_activitynet_predictions_are_evaluated_as_they_stand() -> None:
 def test_csv_reads_back_and_runs_no_formula() -> None:
     evil = Detection(0, 1, '=cmd|"x",y', 0.5)
     rows = list(csv.reader(io.StringIO(render({"@a\n.mp4": [evil, RUN]}, "csv"))))
-    assert rows[1] == ["'@a .mp4", "0.000", "0.001", "'=cmd|\"x\",y", "0.5000"]
+    assert rows[1] == ["'@a .mp4", "0.000", "0.001", '\'=cmd|"x",y', "0.5000"]
     assert rows[2][1:] == ["1.000", "2.040", "running", "0.2500"]
 
 

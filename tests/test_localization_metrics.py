@@ -171,15 +171,21 @@ def slow_map(true: list[Segment], predicted: list[Prediction], threshold: Fracti
     labels = {s.label for s in true}
     for label in labels:
         instances = sorted((s for s in true if s.label == label), key=lambda s: (s.start_s, s.end_s))
-        order = sorted((p for p in predicted if p.label == label), key=lambda p: (-p.score, p.video, p.start_s, p.end_s))
+        order = sorted(
+            (p for p in predicted if p.label == label), key=lambda p: (-p.score, p.video, p.start_s, p.end_s)
+        )
         used: set[int] = set()
         points: list[tuple[Fraction, Fraction]] = []
         correct = 0
         for rank, p in enumerate(order, start=1):
             overlaps = []
             for i, s in enumerate(instances):
-                shared = max(Fraction(0), Fraction(min(p.end_s, s.end_s)) - Fraction(max(p.start_s, s.start_s)))
-                union = Fraction(p.end_s) - Fraction(p.start_s) + Fraction(s.end_s) - Fraction(s.start_s) - shared
+                shared = max(
+                    Fraction(0), Fraction(min(p.end_s, s.end_s)) - Fraction(max(p.start_s, s.start_s))
+                )
+                union = (
+                    Fraction(p.end_s) - Fraction(p.start_s) + Fraction(s.end_s) - Fraction(s.start_s) - shared
+                )
                 if s.video == p.video and i not in used and union and shared / union >= threshold:
                     overlaps.append((-shared / union, i))
             if overlaps:
@@ -266,7 +272,9 @@ def test_classes_without_truth_change_nothing(true: list[Segment], predicted: li
 
 @given(truths, predictions)
 @settings(deadline=None)
-def test_a_stricter_threshold_never_scores_better_recall(true: list[Segment], predicted: list[Prediction]) -> None:
+def test_a_stricter_threshold_never_scores_better_recall(
+    true: list[Segment], predicted: list[Prediction]
+) -> None:
     recalls = [average_recall(true, predicted, 5, (t,)) for t in THUMOS_IOUS]
     assert recalls == sorted(recalls, reverse=True)
 
@@ -287,15 +295,17 @@ def test_both_annotation_forms_read_alike(tmp_path: Path) -> None:
     parts = [{"segment": ["1.5", "3.0"], "label": "Diving"}, {"segment": [4, 4], "label": "Diving"}]
     parts.append({"segment": [5, 6], "label": "Ambiguous"})
     flat = tmp_path / "flat.json.gz"
-    flat.write_bytes(gzip.compress(json.dumps({"v1": {"duration_second": 9.5, "annotations": parts}}).encode()))
+    flat.write_bytes(
+        gzip.compress(json.dumps({"v1": {"duration_second": 9.5, "annotations": parts}}).encode())
+    )
     nested = tmp_path / "nested.json"
     entry = {"duration": 9.5, "subset": "Validation", "annotations": parts}
     nested.write_text(json.dumps({"version": "1.3", "database": {"v1": entry}, "taxonomy": []}))
     (a,), (b,) = read_annotations(flat), read_annotations(nested)
     assert a.segments == b.segments == (Segment("v1", 1.5, 3.0, "Diving"),)
     assert (a.duration_s, a.subset, b.subset) == (9.5, "", "validation")
+    (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(VsearchError, match="not an annotation file"):
-        (tmp_path / "other.json").write_text("[1]")
         read_annotations(tmp_path / "other.json")
 
 
@@ -306,7 +316,8 @@ def test_the_research_files_are_read_whole() -> None:
     classes = {s.label for v in thumos for s in v.segments}
     assert len(classes) == 20
     for split in range(10):
-        kinds = [read_names(folder / f"open_set_localization/train75_test25/THUMOS14/{k}/split_{split}.list") for k in ("train", "test")]
+        lists = folder / "open_set_localization/train75_test25/THUMOS14"
+        kinds = [read_names(lists / kind / f"split_{split}.list") for kind in ("train", "test")]
         assert [len(k) for k in kinds] == [15, 5]
         assert set(kinds[0]) | set(kinds[1]) == classes
     queries = read_moment_queries(folder / "qvhighlights/highlight_val_release.jsonl.gz")

@@ -1,0 +1,245 @@
+"""Action names against a library: names to text vectors, stored frames to detections and intervals.
+
+Nothing is decoded here; text vectors are cached in the library, so a second question loads no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.retriever.calibrate import strength
+from vsearch.retriever.localize import (
+    DEFAULT_LIMITS,
+    FEWEST_REFERENCES,
+    Background,
+    Detection,
+    Limits,
+    background_from,
+    background_of_model,
+    localize,
+    reference_windows,
+)
+from vsearch.retriever.moments import find_intervals
+from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
+from vsearch.retriever.search import Answer, Hit, live_encoder
+
+if TYPE_CHECKING:
+    from vsearch.library import EncoderInfo, Library, Video
+
+# Names are short; sentences are what text towers know (ActionCLIP, section 3.2: prefix, cloze, suffix prompts).
+TEMPLATES = (
+    "{}",
+    "a video of {}",
+    "a person {}",
+    "someone is {}",
+    "people {}",
+    "a photo of the action {}",
+    "this is {}, a human activity",
+    "look, they are {}",
+)
+REFERENCE_VIDEOS = 50  # of a library, for what unrelated footage scores
+
+Maker = Callable[[Timeline], Proposals]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A vocabulary learned from example clips: unit vectors (C, D) in the space of a backbone's frames.
+
+    `accuracy`: share of examples whose label is found when they are left out, 0..1.
+    """
+
+    names: tuple[str, ...]
+    vectors: Floats
+    backbone: str
+    temperature: float
+    accuracy: float
+    examples: int
+
+
+def named_actions(actions: str | None, name: str | None) -> list[str]:
+    """Action names from what a user gave: a list, or a vocabulary's name. Raises VsearchError."""
+    if (actions is None) == (name is None):
+        raise VsearchError(
+            'give either --actions "archery, playing piano" (or a file) or --vocabulary ucf101'
+        )
+    return parse_actions(actions) if actions is not None else vocabulary(str(name))
+
+
+def vocabulary(name: str) -> list[str]:
+    """The action names of a known data set. Raises VsearchError."""
+    known = vocabularies()
+    if name not in known:
+        raise VsearchError(f"there is no vocabulary {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def vocabularies() -> dict[str, list[str]]:
+    """Names of actions by data set."""
+    import vsearch.models
+
+    (folder,) = vsearch.models.__path__
+    return json.loads((Path(folder) / "vocabularies.json").read_text(encoding="utf-8"))
+
+
+def parse_actions(text: str) -> list[str]:
+    """'archery, playing piano', or the path of a file with one name a line -> names. Raises VsearchError."""
+    from vsearch.models.segments import read_names
+
+    path = Path(text).expanduser()
+    if "," not in text and path.is_file():
+        names = read_names(path)
+    else:
+        names = list(dict.fromkeys(" ".join(part.split()) for part in text.split(",")))
+    names = [name for name in names if name]
+    if not names:
+        raise VsearchError(f"no action names in {text!r}; write names with commas between, or give a file")
+    return names
+
+
+def embed_actions(library: Library, names: Sequence[str], device: str = "auto") -> Floats:
+    """(K, C, D) unit vectors: each name in each template. A head with prompts of its own takes the bare name."""
+    encoder = live_encoder(library)
+    templates = TEMPLATES if encoder.spec["head"]["recipe"] == "zero-shot" else ("{}",)
+    cached = {name: library.cached_text(encoder.id, cache_key(templates, name)) for name in names}
+    missing = [name for name, vector in cached.items() if vector is None]
+    if missing:
+        sentences = [template.format(name) for name in missing for template in templates]
+        fresh = _embed(encoder, sentences, device).reshape(len(missing), -1)
+        for name, vector in zip(missing, fresh, strict=True):
+            library.cache_text(encoder.id, cache_key(templates, name), vector)
+            cached[name] = vector
+    flat = np.stack([np.asarray(cached[name], dtype=np.float32) for name in names])  # (C, K * D)
+    return flat.reshape(len(names), len(templates), -1).transpose(1, 0, 2)
+
+
+def cache_key(templates: Sequence[str], name: str) -> str:
+    """What an action's vectors are cached under. No query holds a tab, so none can be meant."""
+    return "\t".join(["action", *templates, name])
+
+
+def localize_videos(
+    library: Library,
+    videos: Sequence[Video],
+    names: Sequence[str],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    maker: Maker = propose,
+    learned: Learned | None = None,
+    device: str = "auto",
+) -> dict[Video, list[Detection]]:
+    """Detections of the named actions in each video, best first.
+
+    `learned`: a vocabulary from examples, whose vectors stand in for the names'. Raises LibraryError for a video
+    without stored frames, ModelError when the library's model is not at hand.
+    """
+    if learned is not None:
+        check_backbone(library, learned)
+        texts = learned.vectors
+    else:
+        mean = embed_actions(library, names, device).mean(axis=0)
+        texts = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    background = _background(library, videos, texts)
+    found = {}
+    for video in videos:
+        timeline = timeline_of(library, video)
+        found[video] = localize(timeline, maker(timeline), names, texts, background, limits)
+    return found
+
+
+def search_in(
+    library: Library,
+    video: Video,
+    text: str,
+    *,
+    number: int = 10,
+    threshold: float | None = None,
+    device: str = "auto",
+) -> Answer:
+    """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
+    text = " ".join(text.split())
+    if not text:
+        raise VsearchError("the query is empty; describe what should be seen, like a caption")
+    encoder = live_encoder(library)
+    query = library.cached_text(encoder.id, text)
+    if query is None:
+        query = _embed(encoder, [text], device)[0]
+        library.cache_text(encoder.id, text, query)
+    frames = _stored(library, encoder, video)
+    found = find_intervals(*frames, np.asarray(query, dtype=np.float32), number)
+    kept = [i for i in found if threshold is None or i.score >= threshold]
+    calibration = encoder.spec.get("calibration")
+    hits = tuple(
+        Hit(
+            rank,
+            str(video.path),
+            video.id,
+            i.start_ms,
+            i.end_ms,
+            i.score,
+            strength(i.score, calibration),
+            (),
+            (),
+        )
+        for rank, i in enumerate(kept, start=1)
+    )
+    confident = any(hit.strength != "unlikely" for hit in hits)
+    return Answer(text, str(encoder.spec["model"]), confident, hits)
+
+
+def timeline_of(library: Library, video: Video) -> Timeline:
+    """A video's stored frames, ready for questions about intervals."""
+    return Timeline.of(*_stored(library, live_encoder(library), video))
+
+
+def check_backbone(library: Library, learned: Learned) -> None:
+    """Raises VsearchError when a vocabulary was learned in another space than the library's."""
+    backbone = live_encoder(library).backbone
+    if learned.backbone != backbone:
+        raise VsearchError(
+            f"this vocabulary was learned with {learned.backbone}, but the library uses {backbone}; learn it again"
+        )
+
+
+def _background(library: Library, videos: Sequence[Video], texts: Floats) -> Background:
+    """From the library's own footage when there is enough of it, else from the model's calibration."""
+    encoder = live_encoder(library)
+    others = library.videos("indexed", "partial")
+    some = others[:: max(1, len(others) // REFERENCE_VIDEOS)]
+    if len(others) > len(videos) or len(others) >= REFERENCE_VIDEOS:
+        references = reference_windows([timeline_of(library, v) for v in some])
+        if len(references) >= FEWEST_REFERENCES:
+            return background_from(references, texts)
+    return background_of_model(encoder.spec.get("calibration"), len(texts))
+
+
+def _stored(library: Library, encoder: EncoderInfo, video: Video) -> tuple[Vectors, Ints, int]:
+    """Frame vectors (T, D), times (T,) and length in ms."""
+    stored = library.frame_set_of(video, encoder.backbone)
+    if stored is None:
+        raise LibraryError(f"{video.path} has no frame vectors ({video.state}); index it first")
+    if not encoder.spec["head"].get("frame_space"):
+        raise ModelError(
+            "this library's head has a space of its own; localization needs frames: index with the zero-shot head"
+        )
+    frames = library.frames(stored.id)
+    return frames.vectors, frames.times_ms, stored.duration_ms
+
+
+def _embed(known: EncoderInfo, texts: Sequence[str], device: str) -> Floats:
+    from vsearch.models import load_encoder
+
+    encoder = load_encoder(known.spec, device)
+    if encoder.identity != known.identity:
+        raise ModelError(
+            f"this library was indexed with {known.identity}, but this installation has {encoder.identity}; "
+            "index it again into a new library: vsearch index FOLDER --library NEW"
+        )
+    return encoder.embed_texts(texts)

@@ -1,0 +1,264 @@
+"""Detections, classification and moments, on made-up frames and through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vsearch.errors import VsearchError
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.models import ZeroShotHead
+from vsearch.retriever import actions, classify
+from vsearch.retriever.localize import (
+    DEFAULT_LIMITS,
+    Background,
+    Detection,
+    Limits,
+    background_from,
+    localize,
+    soft_nms,
+)
+from vsearch.retriever.proposals import Timeline, propose
+
+DIM = 24
+NAMES = ["archery", "surfing", "piano"]
+TEXTS = np.eye(DIM, dtype=np.float32)[:3]
+BACKGROUND = Background(np.zeros(3, np.float32), np.full(3, 0.2, np.float32))
+
+
+def frames(*scenes: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Noisy frames of (direction, count) scenes."""
+    kinds = np.concatenate([[kind] * count for kind, count in scenes])
+    noise = np.random.default_rng(seed).normal(0, 0.1, (len(kinds), DIM))
+    return (6 * (np.eye(DIM)[kinds] + noise)).astype(np.float32)
+
+
+def timeline(*scenes: tuple[int, int]) -> Timeline:
+    vectors = frames(*scenes)
+    return Timeline.of(vectors, np.arange(len(vectors), dtype=np.int64) * 500, 500 * len(vectors))
+
+
+def found_in(*scenes: tuple[int, int], limits: Limits = DEFAULT_LIMITS) -> list[Detection]:
+    line = timeline(*scenes)
+    return localize(line, propose(line), NAMES, TEXTS, BACKGROUND, limits)
+
+
+def test_each_action_is_found_where_it_is() -> None:
+    found = found_in((9, 20), (0, 16), (8, 30), (1, 20), (0, 12), (7, 20))
+    best = {(d.label, d.start_ms, d.end_ms) for d in found[:3]}
+    assert best == {("archery", 9750, 17_750), ("surfing", 32_750, 42_750), ("archery", 42_750, 48_750)}
+    assert all(d.label != "piano" for d in found)
+
+
+def test_footage_without_the_actions_gives_nothing() -> None:
+    assert found_in((9, 20), (8, 20), (7, 20)) == []
+
+
+def test_a_video_that_is_one_action_throughout_is_found_whole() -> None:
+    found = found_in((1, 30))
+    assert (found[0].label, found[0].start_ms, found[0].end_ms) == ("surfing", 0, 15_000)
+
+
+def test_two_actions_at_once_are_both_found() -> None:
+    both = np.concatenate([frames((9, 20)), frames((0, 16)) + frames((1, 16), seed=1), frames((8, 20))])
+    line = Timeline.of(both, np.arange(len(both), dtype=np.int64) * 500, 500 * len(both))
+    found = localize(line, propose(line), NAMES, TEXTS, BACKGROUND)
+    spans = {d.label: (d.start_ms, d.end_ms) for d in reversed(found)}
+    assert spans == {"archery": (9750, 17_750), "surfing": (9750, 17_750)}
+
+
+def test_limits_hold() -> None:
+    scenes = [(kind, 10) for kind in (0, 9, 0, 8, 0, 7, 1, 9, 1)]
+    assert len(found_in(*scenes)) >= 5
+    few = found_in(*scenes, limits=Limits(per_class=2, per_video=3))
+    assert len(few) == 3
+    assert max(sum(d.label == name for d in few) for name in NAMES) <= 2
+    assert all(d.score >= 0.9 for d in found_in(*scenes, limits=Limits(least_score=0.9)))
+
+
+def test_no_names_or_no_frames_give_nothing() -> None:
+    line = timeline((0, 5))
+    assert localize(line, propose(line), [], TEXTS[:0], BACKGROUND) == []
+    none = Timeline.of(np.zeros((0, DIM)), np.zeros(0, np.int64), 0)
+    assert localize(none, propose(none), NAMES, TEXTS, BACKGROUND) == []
+
+
+def test_soft_nms_weakens_neighbours_and_leaves_others() -> None:
+    bounds = np.array([[0, 10], [0, 10], [5, 15], [50, 60]])
+    kept, scores = soft_nms(bounds, np.array([0.9, 0.8, 0.8, 0.7], np.float32), 0.0, 10)
+    assert kept[:2] == [0, 3]
+    assert scores[:2] == pytest.approx([0.9, 0.7])
+    by_index = dict(zip(kept, scores, strict=True))
+    assert by_index[2] == pytest.approx(0.8 * np.exp(-((1 / 3) ** 2) / 0.3), rel=1e-5)
+    assert by_index[1] < 0.1
+    assert soft_nms(bounds, np.array([0.9, 0.8, 0.8, 0.7], np.float32), 0.5, 10)[0] == [0, 3, 2]
+
+
+def test_background_does_not_mind_a_few_scenes_that_show_the_action() -> None:
+    rng = np.random.default_rng(0)
+    footage = rng.normal(size=(400, DIM)).astype(np.float32)
+    footage /= np.linalg.norm(footage, axis=1, keepdims=True)
+    plain = background_from(footage, TEXTS)
+    mixed = background_from(np.concatenate([footage, np.repeat(TEXTS[:1], 40, axis=0)]), TEXTS)
+    assert mixed.middle == pytest.approx(plain.middle, abs=0.05)
+    assert mixed.deviation == pytest.approx(plain.deviation, rel=0.2)
+
+
+# With a library
+
+
+def add_video(library: Library, file: Path, vectors: np.ndarray) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(file.name.encode())
+    times = np.arange(len(vectors), dtype=np.int64) * 500
+    head = ZeroShotHead()
+    encoder = library.register_encoder("enc", "bb", head.identity, {"model": "made-up", "head": head.spec()})
+    recorded = library.record_indexed(
+        files=[FoundFile(file, file.stat().st_size, file.stat().st_mtime_ns)],
+        fingerprint=str(file),
+        media=MediaInfo("mp4", "h264", 64, 64, 0, 500 * len(vectors), 25.0),
+        covered_ms=500 * len(vectors),
+        frames=library.frame_store.put(str(file), "bb", 2.0, vectors, times),
+        encoder_id=encoder,
+        moments=[NewMoment(0, 500 * len(vectors), 0, len(vectors))],
+    )
+    mean = vectors.mean(axis=0, keepdims=True)
+    unit = (mean / np.linalg.norm(mean)).astype(np.float32)
+    library.publish_update(encoder, [(np.asarray(recorded.moment_ids), unit)])
+
+
+@pytest.fixture
+def library(tmp_path: Path):
+    with Library.open(tmp_path / "library", create=True) as opened:
+        add_video(opened, tmp_path / "show.mp4", frames((9, 20), (0, 16), (8, 20), (1, 12), (7, 20)))
+        add_video(opened, tmp_path / "other.mp4", frames(*((kind, 12) for kind in range(3, 20)), seed=3))
+        encoder = opened.live_encoder()
+        assert encoder is not None
+        for name, text in zip(NAMES, TEXTS, strict=True):
+            key = actions.cache_key(actions.TEMPLATES, name)
+            opened.cache_text(encoder.id, key, np.tile(text, len(actions.TEMPLATES)))
+        opened.cache_text(encoder.id, "a wave is ridden", TEXTS[1])
+        yield opened
+
+
+def test_a_library_is_localized_from_stored_frames_alone(library: Library) -> None:
+    found = actions.localize_videos(library, library.videos(), NAMES)
+    by_name = {video.path.name: detections for video, detections in found.items()}
+    assert {(d.label, d.start_ms, d.end_ms) for d in by_name["show.mp4"][:2]} == {
+        ("archery", 9750, 17_750),
+        ("surfing", 27_750, 33_750),
+    }
+    assert by_name["other.mp4"] == []
+    assert found == actions.localize_videos(library, library.videos(), NAMES)
+
+
+def test_a_sentence_is_found_as_intervals_of_one_video(library: Library) -> None:
+    answer = actions.search_in(library, library.find_video("show.mp4"), " a wave\tis ridden ", number=3)
+    assert (answer.hits[0].rank, answer.hits[0].start_ms, answer.hits[0].end_ms) == (1, 27_750, 33_750)
+    strict = actions.search_in(library, library.find_video("show.mp4"), "a wave is ridden", threshold=0.8)
+    assert len(strict.hits) == 1
+    with pytest.raises(VsearchError, match="empty"):
+        actions.search_in(library, library.find_video("show.mp4"), " ")
+
+
+def test_clips_are_classified_by_name(library: Library, tmp_path: Path) -> None:
+    add_video(library, tmp_path / "surf.mp4", frames((1, 8)))
+    video = library.find_video("surf.mp4")
+    guesses = classify.classify(library, [video], NAMES, number=2)[video]
+    assert guesses[0].label == "surfing"
+    assert guesses[0].probability > 0.9
+    assert len(guesses) == 2
+    assert sum(g.probability for g in classify.classify(library, [video], NAMES)[video]) == pytest.approx(1)
+
+
+def test_examples_become_a_vocabulary_that_is_kept(library: Library, tmp_path: Path) -> None:
+    labels = {"jump": 4, "spin": 5, "roll": 6}
+    for label, kind in labels.items():
+        for i in range(4):
+            add_video(library, tmp_path / f"{label}{i}.mp4", frames((kind, 6), seed=i))
+    clips = {label: [library.find_video(f"{label}{i}.mp4") for i in range(3)] for label in labels}
+    learned = classify.learn(library, clips)
+    assert (learned.names, learned.accuracy, learned.examples) == (("jump", "spin", "roll"), 1.0, 9)
+    classify.save(library, "tricks", learned)
+    again = classify.load(library, "tricks")
+    assert again is not None
+    assert (again.vectors == learned.vectors).all()
+    unseen = library.find_video("spin3.mp4")
+    guesses = classify.classify(library, [unseen], [], learned=again)[unseen]
+    assert guesses[0].label == "spin"
+    assert guesses[0].probability > 0.5
+    other = library.find_video("other.mp4")
+    found = actions.localize_videos(library, [other], again.names, limits=Limits(least_score=0), learned=again)
+    best = {d.label: (d.start_ms, d.end_ms) for d in reversed(found[other])}
+    assert best == {"jump": (5750, 11_750), "spin": (11_750, 17_750), "roll": (17_750, 23_750)}
+    assert classify.load(library, "../tricks") is None
+    with pytest.raises(VsearchError, match="no name"):
+        classify.save(library, "../x", learned)
+    with pytest.raises(VsearchError, match="two labels"):
+        classify.learn(library, {"jump": clips["jump"]})
+
+
+def test_leaving_out_is_honest_about_chance() -> None:
+    rng = np.random.default_rng(0)
+    clips = rng.normal(size=(60, DIM)).astype(np.float32)
+    clips /= np.linalg.norm(clips, axis=1, keepdims=True)
+    _, accuracy = classify.leave_one_out(clips, np.repeat(np.arange(4), 15), 4)
+    assert accuracy < 0.45
+    _, lonely = classify.leave_one_out(clips[:3], np.array([0, 1, 1]), 2)
+    assert lonely <= 2 / 3  # the only clip of its class cannot be found without itself
+
+
+def test_names_come_from_lists_files_and_data_sets(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("# sports\narchery\n\nplaying piano\narchery\n")
+    assert actions.parse_actions(str(names)) == ["archery", "playing piano"]
+    assert actions.parse_actions(" archery ,playing  piano, ") == ["archery", "playing piano"]
+    counts = {name: len(set(labels)) for name, labels in actions.vocabularies().items()}
+    assert counts == {"ucf101": 101, "kinetics400": 400, "hmdb51": 51, "thumos14": 20, "activitynet200": 200}
+    assert "apply eye makeup" in actions.vocabulary("ucf101")
+    for wrong, text in (
+        ((None, None), "either"),
+        ((" , ", None), "no action names"),
+        ((None, "x"), "no vocabulary"),
+    ):
+        with pytest.raises(VsearchError, match=text):
+            actions.named_actions(*wrong)
+
+
+# The command line
+
+
+@pytest.mark.slow
+def test_localize_and_classify_as_a_user_runs_them(tmp_path: Path, tiny_model: Path, vsearch) -> None:
+    from media import write_video
+
+    folder = tmp_path / "clips"
+    for label in ("one", "two"):
+        (folder / label).mkdir(parents=True)
+        for i in range(2):
+            write_video(folder / label / f"{i}.mp4", frames=20 + 5 * i + 20 * (label == "two"))
+    assert vsearch("index", folder, "--model", tiny_model).returncode == 0
+    clip = folder / "one" / "0.mp4"
+    done = vsearch(
+        "localize", clip, "--actions", "archery, surfing", "--threshold", "0", "--format", "activitynet"
+    )
+    assert done.returncode == 0, done.stderr
+    (entries,) = json.loads(done.stdout)["results"].values()
+    assert {entry["label"] for entry in entries} == {"archery", "surfing"}
+    for fmt, begin in (("srt", "1\n00:00"), ("vtt", "WEBVTT"), ("edl", "TITLE"), ("csv", "video,start")):
+        done = vsearch("localize", clip, "--actions", "archery", "--threshold", "0", "--format", fmt)
+        assert done.stdout.startswith(begin), done.stderr
+    table = vsearch("localize", "--vocabulary", "thumos14", "--threshold", "0")
+    assert "█" in table.stdout
+    done = vsearch("classify", clip, "--vocabulary", "ucf101", "--json", "-n", "3")
+    labels = json.loads(done.stdout)["results"][0]["labels"]
+    assert len(labels) == 3
+    assert labels[0]["probability"] >= labels[1]["probability"]
+    done = vsearch("classify", clip, "--examples", folder, "--save", "mine", "-n", "1")
+    assert "examples found when left out" in done.stderr
+    again = vsearch("classify", clip, "--vocabulary", "mine", "-n", "1")
+    assert again.stdout == done.stdout
+    assert vsearch("localize", clip).returncode == 2
