@@ -13,7 +13,13 @@ from vsearch.cli.common import EXIT_NOTHING, DeviceOption, JsonOption, LibraryOp
 @verb
 def query(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence, written like a caption.")],
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many videos to show.")] = 10,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, help="How many videos (with --in: moments) to show.")
+    ] = 10,
+    within: Annotated[
+        str | None,
+        typer.Option("--in", metavar="VIDEO", help="Rank the moments of this one video.", show_default=False),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Leave out moments that score lower.")] = None,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one hit a line, as JSON.")] = False,
@@ -31,9 +37,14 @@ def query(
     """
     from vsearch.library import Library, find_library
     from vsearch.retriever import search
+    from vsearch.retriever.actions import search_in
 
     with Library.open(find_library(library)) as opened:
-        answer = search(opened, text, number=number, threshold=threshold, device=device)
+        if within is None:
+            answer = search(opened, text, number=number, threshold=threshold, device=device)
+        else:
+            video = opened.find_video(within)
+            answer = search_in(opened, video, text, number=number, threshold=threshold, device=device)
         output.remember(opened, answer)
     fmt = output.chosen_format(as_json=as_json, jsonl=jsonl, csv=csv, paths=paths, null=null)
     output.print_hits(answer, fmt)

@@ -21,7 +21,6 @@ _SCALE = ".int8_scale"
 
 def save_compact(state_dict: Mapping[str, torch.Tensor], path: Path, int8: Collection[str] = ()) -> None:
     """Write a state dict; the matrices (N, ...) named in `int8` with one scale per row of the first axis."""
-    import torch
     from safetensors.torch import save
 
     out: dict[str, torch.Tensor] = {}

@@ -28,7 +28,7 @@ from vsearch.retriever.localize import (
 )
 from vsearch.retriever.moments import find_intervals
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
-from vsearch.retriever.search import Answer, Hit, live_encoder
+from vsearch.retriever.search import Answer, Hit, live_encoder, matching_encoder, sentence_vector
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Library, Video
@@ -112,7 +112,7 @@ def embed_actions(library: Library, names: Sequence[str], device: str = "auto") 
     missing = [name for name, vector in cached.items() if vector is None]
     if missing:
         sentences = [template.format(name) for name in missing for template in templates]
-        fresh = _embed(encoder, sentences, device).reshape(len(missing), -1)
+        fresh = matching_encoder(encoder, device=device).embed_texts(sentences).reshape(len(missing), -1)
         for name, vector in zip(missing, fresh, strict=True):
             library.cache_text(encoder.id, cache_key(templates, name), vector)
             cached[name] = vector
@@ -164,14 +164,8 @@ def search_in(
     device: str = "auto",
 ) -> Answer:
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
-    text = " ".join(text.split())
-    if not text:
-        raise VsearchError("the query is empty; describe what should be seen, like a caption")
     encoder = live_encoder(library)
-    query = library.cached_text(encoder.id, text)
-    if query is None:
-        query = _embed(encoder, [text], device)[0]
-        library.cache_text(encoder.id, text, query)
+    text, query = sentence_vector(library, encoder, text, device=device)
     frames = _stored(library, encoder, video)
     found = find_intervals(*frames, np.asarray(query, dtype=np.float32), number)
     kept = [i for i in found if threshold is None or i.score >= threshold]
@@ -231,15 +225,3 @@ def _stored(library: Library, encoder: EncoderInfo, video: Video) -> tuple[Vecto
         )
     frames = library.frames(stored.id)
     return frames.vectors, frames.times_ms, stored.duration_ms
-
-
-def _embed(known: EncoderInfo, texts: Sequence[str], device: str) -> Floats:
-    from vsearch.models import load_encoder
-
-    encoder = load_encoder(known.spec, device)
-    if encoder.identity != known.identity:
-        raise ModelError(
-            f"this library was indexed with {known.identity}, but this installation has {encoder.identity}; "
-            "index it again into a new library: vsearch index FOLDER --library NEW"
-        )
-    return encoder.embed_texts(texts)

@@ -75,14 +75,8 @@ def search(
     when the sentence is new. Raises VsearchError for an empty sentence, LibraryError when there is no index,
     ModelError when the library's model is not the one at hand.
     """
-    text = " ".join(text.split())
-    if not text:
-        raise VsearchError("the query is empty; describe what should be seen, like a caption")
     live = live_encoder(library)
-    query = library.cached_text(live.id, text)
-    if query is None:
-        query = matching_encoder(live, encoder, device).embed_texts([text])[0]
-        library.cache_text(live.id, text, query)
+    text, query = sentence_vector(library, live, text, encoder, device)
     calibration = live.spec.get("calibration")
     return _answer(library, live, text, query, number, calibration, threshold=threshold)
 
@@ -116,6 +110,20 @@ def live_encoder(library: Library) -> EncoderInfo:
     if encoder is None:
         raise LibraryError("this library holds no index yet: run `vsearch index FOLDER` first")
     return encoder
+
+
+def sentence_vector(
+    library: Library, live: EncoderInfo, text: str, encoder: Encoder | None = None, device: str = "auto"
+) -> tuple[str, npt.NDArray[np.float32]]:
+    """A sentence with its spaces tidied, and its vector (D,): cached, or embedded now and cached then."""
+    text = " ".join(text.split())
+    if not text:
+        raise VsearchError("the query is empty; describe what should be seen, like a caption")
+    query = library.cached_text(live.id, text)
+    if query is None:
+        query = matching_encoder(live, encoder, device).embed_texts([text])[0]
+        library.cache_text(live.id, text, query)
+    return text, query
 
 
 def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: str = "auto") -> Encoder:
