@@ -1,0 +1,130 @@
+"""Towers that look across frames: sizes, and that each is CLIP where the paper says it starts as CLIP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.towers import shape_of, small_clip, tokens
+from vsearch.errors import ModelError
+from vsearch.models.blocks import count
+from vsearch.models.temporal import TemporalAdapter
+from vsearch.models.text_tower import MaskedWordHead, TextAdapters, read
+from vsearch.models.towers import CrossFrameTower, FrameTower, TedTower, build_tower
+
+VIDEO = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def per_frame(clip: Any, video: torch.Tensor) -> torch.Tensor:
+    return clip.encode_image(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
+def test_parameter_counts_on_published_shapes(name: str) -> None:
+    clip = shape_of(name)
+    with torch.device("meta"):
+        assert count(build_tower("cross-frame", clip)) == 35_453_952
+        ted = build_tower("ted", clip)
+        assert count(ted) == 14_247_936
+        text = TextAdapters(512, 384, 1)
+        words = MaskedWordHead(clip, 520, 384)  # holds the adapter of the thirteenth block
+        classifier = nn.Linear(768, 400)
+        total = sum(count(m) for m in (ted, text, words, TemporalAdapter(512), classifier))
+        assert total == 16_138_136
+
+
+@pytest.mark.parametrize("kind", ["clip", "ted", "patch3d"])
+def test_identity_at_initialisation(kind: str) -> None:
+    clip = small_clip()
+    out = build_tower(kind, clip)(clip.visual, VIDEO)
+    torch.testing.assert_close(out.features, per_frame(clip, VIDEO))
+    assert out.patches.shape == (2, 3, 16, 64)
+
+
+def test_ted_before_attention_too_is_identity_and_bigger() -> None:
+    clip = small_clip()
+    tower = TedTower(64, 2, hidden=16, before_attention=True)
+    torch.testing.assert_close(tower(clip.visual, VIDEO).features, per_frame(clip, VIDEO))
+    assert count(tower) == 2 * count(TedTower(64, 2, hidden=16))
+
+
+def test_cross_frame_without_exchange_and_with_messages_masked_is_clip() -> None:
+    class Deaf(CrossFrameTower):
+        def attend(self, block: Any, z: torch.Tensor) -> torch.Tensor:
+            mask = torch.zeros(z.shape[1], z.shape[1])
+            mask[:, -1] = float("-inf")
+            return block.attention(z, attn_mask=mask)
+
+    clip = small_clip()
+    torch.manual_seed(0)
+    tower = Deaf(64, 2, 2)
+    for attention in tower.attn:
+        nn.init.zeros_(attention.out_proj.weight)  # type: ignore[union-attr, arg-type]
+        nn.init.zeros_(attention.out_proj.bias)  # type: ignore[union-attr, arg-type]
+    torch.testing.assert_close(tower(clip.visual, VIDEO).features, per_frame(clip, VIDEO))
+    # and with messages heard it is not CLIP, as the release starts
+    heard = build_tower("cross-frame", clip)(clip.visual, VIDEO).features
+    assert not torch.allclose(heard, per_frame(clip, VIDEO), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["cross-frame", "ted", "patch3d", "shift"])
+def test_a_frame_hears_of_the_others_but_not_of_other_videos(kind: str) -> None:
+    torch.manual_seed(0)
+    clip = small_clip()
+    tower = build_tower(kind, clip)
+    with torch.no_grad():
+        for p in tower.parameters():
+            p.normal_(std=0.1)
+    changed = VIDEO.clone()
+    changed[0, 2] = 0
+    before, after = tower(clip.visual, VIDEO).features, tower(clip.visual, changed).features
+    assert not torch.allclose(before[0, 1], after[0, 1], atol=1e-5)
+    torch.testing.assert_close(before[1], after[1])
+
+
+def test_difference_of_the_first_frame_is_zero() -> None:
+    torch.manual_seed(0)
+    adapter = TedTower(64, 1, hidden=16).mlp_adapters[0]
+    nn.init.normal_(adapter.over_space.weight)  # type: ignore[union-attr, arg-type]
+    x = torch.randn(2 * 3, 17, 64)
+    moved = (adapter(x, 3) - x).unflatten(0, (2, 3))
+    assert moved[:, 0].abs().max() == 0
+    assert moved[:, 1, 0].abs().max() == 0  # class token
+    assert moved[:, 1, 1:].abs().max() > 0
+
+
+def test_zero_convolutions_of_ted_learn() -> None:
+    clip = small_clip().requires_grad_(False)
+    tower = TedTower(64, 2, hidden=16)
+    tower(clip.visual, VIDEO).features.square().sum().backward()
+    for adapter in tower.mlp_adapters:
+        assert adapter.over_time.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+    for adapter in tower.mlp_adapters[
+        :-1
+    ]:  # behind the last attention, patches no longer reach the class token
+        assert adapter.over_space.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+
+
+def test_text_read_from_embeddings_is_clip_and_adapters_change_the_last_blocks() -> None:
+    clip, ids = small_clip(), tokens(["a dog", "two men play chess"])
+    eot, embedded = ids.argmax(1), clip.token_embedding(ids)
+    torch.testing.assert_close(read(clip, embedded, eot)[0], clip.encode_text(ids))
+    adapters = TextAdapters(32, 16, 1)
+    assert adapters.at(-1) is adapters.adapters[0]
+    assert adapters.at(-2) is None
+    assert not torch.allclose(read(clip, embedded, eot, adapters)[0], clip.encode_text(ids))
+
+
+def test_the_cnn_is_refused_with_a_sentence() -> None:
+
+    from vsearch.models.backbone import load_backbone
+
+    mini = load_backbone("mini", "cpu")
+    assert isinstance(build_tower("clip", mini.clip), FrameTower)
+    with pytest.raises(ModelError, match="cross-frame tower needs a vision transformer"):
+        build_tower("cross-frame", mini.clip)
+    with pytest.raises(ModelError, match="unknown tower"):
+        build_tower("slowfast", small_clip())
