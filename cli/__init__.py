@@ -18,6 +18,7 @@ from vsearch.cli.models import models
 from vsearch.cli.query import query
 from vsearch.cli.similar import similar
 from vsearch.cli.status import status
+from vsearch.cli.train_proposals import train_proposals
 from vsearch.cli.verify import verify
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for function in (index, query, similar, clip, localize, classify, status, ls, info, forget, verify, doctor):
     app.command()(function)
+app.command("train-proposals")(train_proposals)
 app.add_typer(models, name="models")
 
 

@@ -83,14 +83,19 @@ class Timeline:
 
 def propose(timeline: Timeline, number: int | None = None) -> Proposals:
     """The best `number` candidates of a video (by default in proportion to its length)."""
-    if len(timeline) == 0:
-        return select(timeline, np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0)
-    spans = np.concatenate([_grouped(timeline), _between_changes(timeline), [[0, len(timeline)]]])
-    spans = np.unique(spans, axis=0)
-    spans = spans[(spans[:, 1] - spans[:, 0]) >= min(MIN_FRAMES, len(timeline))]
+    spans = candidate_spans(timeline)
     if number is None:
         number = max(AT_LEAST, round(PER_MINUTE * timeline.edges_ms[-1] / 60_000))
     return select(timeline, spans, distinctness(timeline, spans[:, 0], spans[:, 1]), number)
+
+
+def candidate_spans(timeline: Timeline) -> Ints:
+    """(P, 2) distinct frame ranges worth a look, from grouping and from changes, and the whole video."""
+    if len(timeline) == 0:
+        return np.zeros((0, 2), dtype=np.int64)
+    spans = np.concatenate([_grouped(timeline), _between_changes(timeline), [[0, len(timeline)]]])
+    spans = np.unique(spans, axis=0)
+    return spans[(spans[:, 1] - spans[:, 0]) >= min(MIN_FRAMES, len(timeline))]
 
 
 def distinctness(timeline: Timeline, first: Ints, last: Ints) -> Floats:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.media import write_video
 from vsearch.errors import VsearchError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import ZeroShotHead
@@ -191,7 +192,9 @@ def test_examples_become_a_vocabulary_that_is_kept(library: Library, tmp_path: P
     assert guesses[0].label == "spin"
     assert guesses[0].probability > 0.5
     other = library.find_video("other.mp4")
-    found = actions.localize_videos(library, [other], again.names, limits=Limits(least_score=0), learned=again)
+    found = actions.localize_videos(
+        library, [other], again.names, limits=Limits(least_score=0), learned=again
+    )
     best = {d.label: (d.start_ms, d.end_ms) for d in reversed(found[other])}
     assert best == {"jump": (5750, 11_750), "spin": (11_750, 17_750), "roll": (17_750, 23_750)}
     assert classify.load(library, "../tricks") is None
@@ -233,8 +236,6 @@ def test_names_come_from_lists_files_and_data_sets(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_localize_and_classify_as_a_user_runs_them(tmp_path: Path, tiny_model: Path, vsearch) -> None:
-    from media import write_video
-
     folder = tmp_path / "clips"
     for label in ("one", "two"):
         (folder / label).mkdir(parents=True)

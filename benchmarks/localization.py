@@ -1,0 +1,233 @@
+"""Localization on untrimmed videos built from UCF101 clips: mAP and average recall of proposals, and speed.
+
+    python benchmarks/localization.py ../shared/data/videos --work /tmp/untrimmed
+
+`untrimmed.py` says how the videos are made; they go through `vsearch index`. Ways to get intervals: fixed windows
+(8 s, every 4 s), runs of frames with the same best name, both proposal makers, and the true intervals (oracle).
+Settings: closed-set (a vector a class, learned from the training videos' instances together with its name's text),
+open-set (3 of the 6 classes at a time, the mean of 10 splits; the generator is trained without them), zero-shot
+(names only; the generator saw instances of these classes in the training videos, the training-free maker nothing).
+What unrelated footage scores is taken from the videos themselves, without labels, as in the product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from untrimmed import build
+
+from vsearch.library import Library
+from vsearch.models.localization_metrics import (
+    THUMOS_IOUS,
+    average_recall,
+    mean_average_precision,
+    open_set,
+)
+from vsearch.models.proposals import TrainingVideo, train_generator
+from vsearch.models.segments import AnnotatedVideo, Prediction, read_annotations
+from vsearch.retriever.actions import embed_actions, timeline_of, vocabulary
+from vsearch.retriever.classify import class_vectors
+from vsearch.retriever.generated import frame_ranges, generated_by, training_video
+from vsearch.retriever.localize import REJECT, Limits, background_from, localize, reference_windows
+from vsearch.retriever.proposals import Floats, Proposals, Timeline, propose, select
+from vsearch.retriever.search import live_encoder
+
+EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0)
+Maker = Callable[[str], Proposals]  # proposals of a video by name
+SPLITS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True, help="where videos and library are kept")
+    parser.add_argument("--train", type=int, default=20)
+    parser.add_argument("--test", type=int, default=60)
+    parser.add_argument("--model", default="mini")
+    args = parser.parse_args()
+    truth = read_annotations(build(args.data, args.work / "videos", args.train, args.test))
+    index = [sys.executable, "-m", "vsearch", "index", str(args.work / "videos"), "--progress", "none"]
+    subprocess.run([*index, "--library", str(args.work / "library"), "--model", args.model], check=True)
+    with Library.open(args.work / "library") as library:
+        bench = Bench(library, truth)
+        bench.table()
+        bench.speed(library)
+
+
+class Bench:
+    def __init__(self, library: Library, videos: Sequence[AnnotatedVideo]) -> None:
+        self.timelines = {v.path.stem: timeline_of(library, v) for v in library.videos("indexed")}
+        self.train = [v for v in videos if v.subset == "training"]
+        self.test = [v for v in videos if v.subset == "testing"]
+        self.truth = [s for v in self.test for s in v.segments]
+        self.names = sorted({s.label for s in self.truth})
+        self.backbone = live_encoder(library).backbone
+        mean = embed_actions(library, self.names).mean(axis=0)
+        self.texts = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        self.references = reference_windows([self.timelines[v.id] for v in self.test])
+
+    def table(self) -> None:
+        minutes = sum(v.duration_s for v in self.test) / 60
+        print(
+            f"{len(self.test)} test videos ({minutes:.0f} min, {len(self.truth)} instances), "
+            f"{len(self.train)} training videos, {len(self.names)} classes"
+        )
+        print(
+            f"{'setting':<12} {'intervals':<16} {'mAP@.3':>7} {'@.5':>6} {'@.7':>6} {'.3-.7':>6} {'AR@50':>7}"
+        )
+        generator = generated_by(train_generator(self.training_videos(self.names), self.backbone))
+        makers: dict[str, Maker] = {
+            "fixed windows": lambda v: fixed_windows(self.timelines[v]),
+            "training-free": lambda v: propose(self.timelines[v]),
+            "trained": lambda v: generator(self.timelines[v]),
+            "oracle": self.oracle,
+        }
+        made = {way: {v.id: maker(v.id) for v in self.test} for way, maker in makers.items()}
+        for setting, vectors in (("closed-set", self.learned()), ("zero-shot", self.texts)):
+            for way, proposals in made.items():
+                found = self.detect(proposals, self.names, vectors)
+                self.line(setting, way, mean_average_precision(self.truth, found), self.recall(proposals))
+            runs = self.frame_runs(self.names, vectors)
+            self.line(
+                setting,
+                "frame runs",
+                mean_average_precision(self.truth, runs),
+                average_recall(self.truth, runs, 50),
+            )
+        self.open_set_lines(made)
+
+    def open_set_lines(self, made: dict[str, dict[str, Proposals]]) -> None:
+        halves = [set(c) for c in combinations(self.names, len(self.names) // 2)]
+        splits = [halves[i] for i in np.random.default_rng(0).permutation(len(halves))[:SPLITS]]
+        for way in (*made, "frame runs"):
+            recalls = []
+
+            def predict(
+                unseen: Collection[str], way: str = way, recalls: list[float] = recalls
+            ) -> list[Prediction]:
+                names = sorted(unseen)
+                texts = self.texts[[self.names.index(name) for name in names]]
+                here = [s for s in self.truth if s.label in unseen]
+                if way == "frame runs":
+                    found = self.frame_runs(names, texts)
+                    recalls.append(average_recall(here, found, 50))
+                    return found
+                proposals = made[way]
+                if way == "trained":
+                    seen = [name for name in self.names if name not in unseen]
+                    maker = generated_by(train_generator(self.training_videos(seen), self.backbone))
+                    proposals = {v.id: maker(self.timelines[v.id]) for v in self.test}
+                recalls.append(average_recall(here, as_predictions(proposals), 50))
+                return self.detect(proposals, names, texts)
+
+            result = open_set(self.truth, splits, predict, THUMOS_IOUS)
+            self.line("open-set", way, result, float(np.mean(recalls)))
+
+    def line(self, setting: str, way: str, result, recall: float) -> None:  # type: ignore[no-untyped-def]
+        cells = [100 * x for x in (result.at(0.3), result.at(0.5), result.at(0.7), result.average, recall)]
+        spread = f"  (deviation over splits {100 * result.deviation:.1f})" if setting == "open-set" else ""
+        numbers = "{:>7.1f} {:>6.1f} {:>6.1f} {:>6.1f} {:>7.1f}".format(*cells)
+        print(f"{setting:<12} {way:<16} {numbers}{spread}", flush=True)
+
+    def detect(
+        self, proposals: dict[str, Proposals], names: Sequence[str], vectors: Floats
+    ) -> list[Prediction]:
+        background = background_from(self.references, vectors)
+        return [
+            Prediction(video, d.start_ms / 1000, d.end_ms / 1000, d.label, d.score)
+            for video, found in proposals.items()
+            for d in localize(self.timelines[video], found, names, vectors, background, EVERYTHING)
+        ]
+
+    def recall(self, proposals: dict[str, Proposals]) -> float:
+        return average_recall(self.truth, as_predictions(proposals), 50)
+
+    def oracle(self, video: str) -> Proposals:
+        segments = next(v.segments for v in self.test if v.id == video)
+        spans = frame_ranges(self.timelines[video], segments)
+        bounds = np.asarray([(s.start_s * 1000, s.end_s * 1000) for s in segments]).round().astype(np.int64)
+        ones = np.ones(len(spans), dtype=np.float32)
+        return Proposals(spans[:, 0], spans[:, 1], bounds[:, 0], bounds[:, 1], ones)
+
+    def frame_runs(self, names: Sequence[str], vectors: Floats) -> list[Prediction]:
+        """Runs of frames (smoothed over 2.5 s) whose best name is the same and stands out."""
+        background = background_from(self.references, vectors)
+        found = []
+        for video in self.test:
+            timeline = self.timelines[video.id]
+            at = np.arange(len(timeline))
+            smooth = timeline.means(np.maximum(0, at - 2), np.minimum(len(timeline), at + 3))
+            cosines = smooth @ vectors.T / np.linalg.norm(smooth, axis=1, keepdims=True)
+            fit = (cosines - background.middle) / background.deviation
+            best = np.where(fit.max(axis=1) > REJECT, fit.argmax(axis=1), -1)
+            cuts = np.flatnonzero(np.diff(best, prepend=-2, append=-2))
+            for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+                if best[a] >= 0:
+                    start, end = timeline.edges_ms[a] / 1000, timeline.edges_ms[b] / 1000
+                    score = float(fit[a:b, best[a]].mean())
+                    found.append(Prediction(video.id, start, end, names[best[a]], score))
+        return found
+
+    def learned(self) -> Floats:
+        """(C, D): text and the instances of the training videos, half and half, both away from their means."""
+        clips, owners = [], []
+        for video in self.train:
+            ranges = frame_ranges(self.timelines[video.id], video.segments)
+            clips.append(self.timelines[video.id].means(ranges[:, 0], ranges[:, 1]))
+            owners += [self.names.index(s.label) for s in video.segments]
+        stacked = np.concatenate(clips)
+        stacked /= np.linalg.norm(stacked, axis=1, keepdims=True)
+        own = class_vectors(stacked, np.asarray(owners), len(self.names))
+        said = class_vectors(self.texts, np.arange(len(self.names)), len(self.names))
+        both = own + said
+        return both / np.linalg.norm(both, axis=1, keepdims=True)
+
+    def training_videos(self, names: Collection[str]) -> list[TrainingVideo]:
+        return [training_video(self.timelines[v.id], v.segments, names) for v in self.train]
+
+    def speed(self, library: Library) -> None:
+        """An hour of stored frames (the test videos end to end) against 100 names, text vectors cached."""
+        names = vocabulary("kinetics400")[:100]
+        embed_actions(library, names)
+        unit = np.concatenate([self.timelines[v.id].unit for v in self.test]).astype(np.float16)
+        hour = np.resize(unit, (7200, unit.shape[1]))
+        begin = time.perf_counter()
+        texts = embed_actions(library, names).mean(axis=0)
+        texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+        timeline = Timeline.of(hour, np.arange(7200, dtype=np.int64) * 500, 3_600_000)
+        background = background_from(reference_windows([timeline]), texts)
+        proposals = propose(timeline)
+        found = localize(timeline, proposals, names, texts, background)
+        took = time.perf_counter() - begin
+        print(
+            f"an hour (7,200 frames) against 100 names: {took:.2f} s, {len(proposals)} proposals, {len(found)} found"
+        )
+
+
+def fixed_windows(timeline: Timeline, width: int = 16) -> Proposals:
+    first = np.arange(0, max(1, len(timeline) - width // 2), width // 2)
+    spans = np.stack([first, np.minimum(first + width, len(timeline))], axis=1)
+    # No window is better than another: their order does not follow time, which would favour early ones.
+    scores = np.random.default_rng(0).permutation(len(spans)).astype(np.float32) * 1e-6 + 1
+    return select(timeline, spans, scores, len(spans))
+
+
+def as_predictions(proposals: dict[str, Proposals]) -> list[Prediction]:
+    return [
+        Prediction(video, start / 1000, end / 1000, "", float(score))
+        for video, p in proposals.items()
+        for start, end, score in zip(p.start_ms.tolist(), p.end_ms.tolist(), p.score.tolist(), strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    main()
