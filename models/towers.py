@@ -126,7 +126,7 @@ class TedAdapter(nn.Module):
         return x + (self._temporal(video) + self._difference(video)).flatten(0, 1)
 
     def _temporal(self, video: Tensor) -> Tensor:
-        batch, frames, tokens, _ = video.shape
+        batch, _, tokens, _ = video.shape
         h = self.down(video).permute(0, 2, 3, 1).flatten(0, 1)  # (B*(N+1), hidden, T)
         h = self.over_time(h).unflatten(0, (batch, tokens)).permute(0, 3, 1, 2)
         return self.up(h)
