@@ -46,7 +46,7 @@ def main() -> int:
         print(f"undisturbed: {length:.1f} s, {counts(calm)}")
         faults = kills = rounds = 0
         while kills < args.kills:
-            wait = chance.uniform(0.05, length)
+            wait = chance.uniform(0.05, 0.8 * length)
             process = subprocess.Popen(
                 command("index", args.folder, disturbed, "--model", args.model),
                 stdout=subprocess.DEVNULL,
