@@ -22,7 +22,7 @@ from vsearch.cli.sources import kept_vocabulary, open_videos
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.retriever.classify import Learned
+    from vsearch.retriever.actions import Learned
 
 
 @verb

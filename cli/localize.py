@@ -24,6 +24,7 @@ from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
     from vsearch.library import Video
+    from vsearch.retriever.actions import Maker
     from vsearch.retriever.localize import Detection
 
 TIMELINE_CELLS = 60
@@ -98,7 +99,7 @@ def draw_timeline(
     return {label: "".join(bar) for label, bar in bars.items()}
 
 
-def _maker(file: Path | None):  # type: ignore[no-untyped-def]
+def _maker(file: Path | None) -> Maker:
     from vsearch.retriever.proposals import propose
 
     if file is None:

@@ -13,7 +13,7 @@ from vsearch.errors import LibraryError, VsearchError
 
 if TYPE_CHECKING:
     from vsearch.library import Library, Video
-    from vsearch.retriever.classify import Learned
+    from vsearch.retriever.actions import Learned
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ def select(timeline: Timeline, spans: Ints, scores: Floats, number: int) -> Prop
 def suppress(bounds: Ints, limit: float, number: int) -> npt.NDArray[np.intp]:
     """Indices of (P, 2) intervals, best first, that overlap no better one by more than `limit`; `number` at most."""
     alive = np.ones(len(bounds), dtype=bool)
-    kept = []
+    kept: list[int] = []
     for i in range(len(bounds)):
         if len(kept) == number:
             break

@@ -12,7 +12,9 @@ from tests.media import write_video
 from vsearch.errors import VsearchError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import ZeroShotHead
+from vsearch.models.segments import AnnotatedVideo, Segment
 from vsearch.retriever import actions, classify
+from vsearch.retriever.generated import annotated_frames
 from vsearch.retriever.localize import (
     DEFAULT_LIMITS,
     Background,
@@ -163,6 +165,14 @@ def test_a_sentence_is_found_as_intervals_of_one_video(library: Library) -> None
     assert len(strict.hits) == 1
     with pytest.raises(VsearchError, match="empty"):
         actions.search_in(library, library.find_video("show.mp4"), " ")
+
+
+def test_annotated_videos_of_the_library_are_found_by_id(library: Library) -> None:
+    segments = (Segment("v_show", 9.75, 17.75, "archery"), Segment("v_show", 27.75, 33.75, "surfing"))
+    annotated = [AnnotatedVideo("v_show", 44.0, "", segments), AnnotatedVideo("absent", 9.0, "", ())]
+    (video,) = annotated_frames(library, annotated)
+    assert video.instances.tolist() == [[20, 36], [56, 68]]
+    assert video.vectors.shape == (88, DIM)
 
 
 def test_clips_are_classified_by_name(library: Library, tmp_path: Path) -> None:
