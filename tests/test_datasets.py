@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -206,5 +205,7 @@ def test_the_real_lists() -> None:
         pytest.skip("the research data is not here")
     test = read_dataset("msrvtt", folder, "1k-A")
     assert (len(test.clips), test.clips[0].video) == (1000, "video9770")
-    with zipfile.ZipFile(folder / "train_val_annotation.zip") as archive:
-        assert any(name.endswith(".json") for name in archive.namelist())
+    nine, seven = read_dataset("msrvtt", folder, "9k"), read_dataset("msrvtt", folder, "7k")
+    assert (len(nine.clips), len(seven.clips)) == (9000, 7010)
+    assert not {c.video for c in nine.clips} & {c.video for c in test.clips}
+    assert sum(len(c.captions) for c in nine.clips) == 180_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: S403  # only for a reader that can make nothing but strings, numbers and lists
+import pickle  # only for a reader that can make nothing but strings, numbers and lists
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,8 @@ from vsearch.models.datasets.base import (
 )
 
 _SPLITS = ("train", "val", "test")
+# What reading a damaged pickle may raise (documentation of the pickle module); UnicodeError is a ValueError.
+_DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError)
 
 
 def msvd(path: Path, split: str) -> Dataset:
@@ -46,7 +48,7 @@ def _load_strings(path: Path) -> dict[str, list[list[str]]]:
     try:
         with path.open("rb") as file:
             content = _OnlyData(file, encoding="utf-8").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, UnicodeError) as fault:  # fmt: skip
+    except _DAMAGE as fault:
         raise VsearchError(f"{path}: expected a pickle of plain lists of words ({fault})") from fault
     fits = isinstance(content, dict) and all(
         isinstance(k, str) and isinstance(v, list) and all(isinstance(t, list) for t in v)

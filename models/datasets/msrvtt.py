@@ -10,7 +10,13 @@ from typing import Any
 from vsearch.errors import VsearchError
 from vsearch.models.datasets.base import Clip, Dataset, field, read_json, read_table, read_text, split_name
 
-_OFFICIAL = ("MSRVTT_data.json", "train_val_videodatainfo.json", "train_val_annotation.zip")
+_OFFICIAL = (
+    "MSRVTT_data.json",
+    "train_val_videodatainfo.json",
+    "train_val_annotation.zip",
+    "test_videodatainfo.json",
+    "test_videodatainfo.json.zip",
+)
 _LISTS = {"9k": "MSRVTT_train.9k.csv", "7k": "MSRVTT_train.7k.csv"}
 
 
@@ -30,22 +36,22 @@ def _from_folder(folder: Path, split: str) -> Dataset:
     files = [folder / name for name in _OFFICIAL if (folder / name).is_file()]
     if not files:
         raise VsearchError(f"{folder}: expected one of {', '.join(_OFFICIAL)} in it")
-    if split in _LISTS:
-        wanted = _ids(folder / _LISTS[split])
-        clips = [clip for clip in _from_json(files[0], "") if clip.video in wanted]
-        lacking = len(wanted) - len(clips)
-        if lacking:
-            raise VsearchError(
-                f"{files[0]}: {lacking} of the videos in {_LISTS[split]} have no captions there"
-            )
-        return Dataset("msrvtt", split, tuple(clips))
-    if split == "test":
-        files = [f for f in (folder / "test_videodatainfo.json", folder / "test_videodatainfo.json.zip", *files) if f.is_file()]  # fmt: skip
-    return Dataset("msrvtt", split, tuple(_from_json(files[0], split)))
+    if split not in _LISTS:
+        clips = {clip.video: clip for file in files for clip in _from_json(file, split)}
+        return Dataset("msrvtt", split, tuple(clips.values()))
+    # The training lists of 1k-A reach into the official test part, so every file is looked at.
+    known = {clip.video: clip for file in files for clip in _from_json(file, "")}
+    wanted = _ids(folder / _LISTS[split])
+    lacking = [video for video in wanted if video not in known]
+    if lacking:
+        raise VsearchError(
+            f"{folder}: {len(lacking)} videos of {_LISTS[split]} have no captions, e.g. {lacking[0]}"
+        )
+    return Dataset("msrvtt", split, tuple(known[video] for video in wanted))
 
 
-def _ids(path: Path) -> set[str]:
-    return {row["video_id"] for _, row in read_table(path, "video_id")}
+def _ids(path: Path) -> list[str]:
+    return [row["video_id"] for _, row in read_table(path, "video_id")]
 
 
 def _from_csv(path: Path) -> list[Clip]:
