@@ -90,7 +90,7 @@ def list_captions(data: Path) -> list[str]:
 
 def list_pictures(data: Path) -> list[Picture]:
     """Frames of the training videos, then photos (held-out ones included: the caller leaves them out)."""
-    archives = sorted((data / "msrvtt").glob("frames-train-*.zip")) + [data / "images/images.zip"]
+    archives = [*sorted((data / "msrvtt").glob("frames-train-*.zip")), data / "images/images.zip"]
     return [
         Picture(str(archive.relative_to(data)), member)
         for archive in archives

