@@ -8,6 +8,7 @@ import random
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,7 +135,7 @@ def pick(count: int, wanted: int, rng: random.Random | None) -> list[int]:
     edges = [i * count / wanted for i in range(wanted + 1)]
     return [
         min(count - 1, int(low + (rng.random() if rng else 0.5) * (high - low)))
-        for low, high in zip(edges, edges[1:], strict=False)
+        for low, high in pairwise(edges)
     ]
 
 

@@ -1,0 +1,204 @@
+"""Training: order is learned by what looks at order, runs resume bit for bit, and checkpoints say what they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.shapes import write_corpus
+from tests.towers import small_clip
+from vsearch.errors import ModelError, VsearchError
+from vsearch.models.backbone import Backbone, Preprocess
+from vsearch.models.checkpoint import load, read_card
+from vsearch.models.datasets import Clip, Dataset, read_dataset
+from vsearch.models.encoder import Window
+from vsearch.models.evaluate import evaluate, refuse_leak
+from vsearch.models.recipe import Recipe, load_recipe
+from vsearch.models.samples import Samples, ZipFrames, cached_vectors, collate, pick
+from vsearch.models.train import TrainOptions, hold_out, train
+from vsearch.models.trained_head import load_trained_head
+
+pytest.importorskip("accelerate", reason="training is an extra")
+
+
+def small_backbone() -> Backbone:
+    import open_clip
+
+    pre = Preprocess(64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return Backbone("small", small_clip(), open_clip.SimpleTokenizer(), pre, "cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("shapes"), videos=160, directions=2)
+
+
+def frozen(name: str, corpus: Path) -> tuple[Recipe, Backbone, dict, dict]:
+    recipe, backbone = replace(load_recipe(name).on_frozen_frames(), train_text=False), small_backbone()
+    source = ZipFrames([corpus / "frames.zip"], backbone.preprocess)
+    data = [read_dataset("plain", corpus / f"labels-{s}.csv") for s in ("train", "test")]
+    return recipe, backbone, data, [cached_vectors(source, d.clips, backbone, None) for d in data]  # type: ignore[return-value]
+
+
+def learned(name: str, corpus: Path, folder: Path, epochs: int = 40, lr: float = 3e-3) -> float:
+    recipe, backbone, (seen, test), (seen_frames, test_frames) = frozen(name, corpus)  # type: ignore[misc]
+    train(recipe, backbone, seen, seen_frames, folder, TrainOptions(epochs, batch=32, lr=lr, patience=epochs))
+    fresh = small_backbone()
+    model, _ = load(folder, fresh)
+    return evaluate(model, test, test_frames).figures["top1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["efficient-prompt", "actionclip", "clip4clip-seqtransf", "clip4clip-seqlstm"]
+)
+def test_temporal_heads_learn_direction(name: str, corpus: Path, tmp_path: Path) -> None:
+    assert learned(name, corpus, tmp_path) >= 90
+
+
+def test_the_mean_cannot_tell_direction(corpus: Path) -> None:
+    _, _, (_, test), (_, frames) = frozen("efficient-prompt", corpus)  # type: ignore[misc]
+    by_label = {
+        label: [frames[c.key].astype(float).mean(0) for c in test.clips if c.label == label]
+        for label in test.labels
+    }
+    left, right = (np.stack(v) for v in by_label.values())
+    # the same lanes are not drawn for both, so compare the spread within a direction with the distance between
+    assert np.linalg.norm(left.mean(0) - right.mean(0)) < np.linalg.norm(left.std(0)) + np.linalg.norm(
+        right.std(0)
+    )
+
+
+def quick(corpus: Path, folder: Path, **changes: object) -> Path:
+    recipe, backbone, (seen, _), (frames, _) = frozen("efficient-prompt", corpus)  # type: ignore[misc]
+    options = replace(TrainOptions(epochs=3, batch=32, lr=1e-3), **changes)  # type: ignore[arg-type]
+    train(recipe, backbone, seen, frames, folder, options)
+    return folder
+
+
+def test_a_resumed_run_equals_an_unbroken_one(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quick(corpus, tmp_path / "whole")
+    from vsearch.models import train as module
+
+    stops = iter([False, True])
+    real = module._Run.after_epoch
+
+    def killed(self: module._Run, *arguments: object) -> None:
+        real(self, *arguments)  # type: ignore[arg-type]
+        if next(stops):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module._Run, "after_epoch", killed)
+        quick(corpus, tmp_path / "broken")
+    broken = quick(corpus, tmp_path / "broken", resume=True)
+    for name, tensor in load_file(whole / "last-3.safetensors").items():
+        torch.testing.assert_close(load_file(broken / "last-3.safetensors")[name], tensor, rtol=0, atol=0)
+    assert len((broken / "log.csv").read_text().splitlines()) == 4
+    with pytest.raises(VsearchError, match="another recipe or other options"):
+        quick(corpus, broken, resume=True, lr=1.0)
+
+
+def test_a_checkpoint_says_what_it_is_and_refuses_what_it_is_not(corpus: Path, tmp_path: Path) -> None:
+    folder = quick(corpus, tmp_path / "run")
+    card = read_card(folder)
+    assert (card.colour_order, card.size, card.mean) == ("RGB", 64, (0.5, 0.5, 0.5))
+    assert card.data["clips"] == 120
+    assert card.labels == ("left to right", "right to left")
+    assert "validation.top1" in card.metrics
+    other = small_backbone()
+    with torch.no_grad():
+        other.clip.visual.proj.add_(1)  # type: ignore[operator, union-attr]
+    other.identity = "other"
+    with pytest.raises(ModelError, match="was trained on small"):
+        load(folder, other)
+    tensors = load_file(folder / "weights.safetensors")
+    save_file({k: v + 1 for k, v in tensors.items()}, folder / "weights.safetensors")
+    with pytest.raises(ModelError, match="the copy is damaged"):
+        load(folder, small_backbone())
+
+
+def test_a_head_embeds_stored_frames_as_evaluation_does(corpus: Path, tmp_path: Path) -> None:
+    folder = quick(corpus, tmp_path / "run")
+    _, _, (_, test), (_, frames) = frozen("efficient-prompt", corpus)  # type: ignore[misc]
+    backbone = small_backbone()
+    head = load_trained_head(folder, backbone)
+    stored = np.concatenate([frames[c.key] for c in test.clips[:3]])
+    windows = [Window(0, 1, 6 * i, 6 * i + 6) for i in range(3)]
+    vectors = head.embed_windows(stored, np.arange(len(stored)), windows)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    alone = head.embed_windows(frames[test.clips[1].key], np.arange(6), [Window(0, 1, 0, 6)])
+    np.testing.assert_allclose(vectors[1], alone[0], atol=1e-5)
+    assert head.embed_texts(["a", "b"], backbone).shape == (2, 32)
+    assert head.identity.startswith("efficient-prompt@")
+    assert json.dumps(head.spec())
+
+
+@pytest.mark.parametrize(
+    "name", ["xclip", "m2clip", "xclip-prompts", "clip4clip-tight", "clip4clip-3d", "actionclip"]
+)
+def test_in_network_recipes_take_a_step_and_come_back(name: str, corpus: Path, tmp_path: Path) -> None:
+    backbone = small_backbone()
+    source = ZipFrames([corpus / "frames.zip"], backbone.preprocess)
+    data = read_dataset("plain", corpus / "labels-train.csv")
+    few = Dataset(data.name, "", data.clips[:8])
+    done = train(load_recipe(name), backbone, few, source, tmp_path, TrainOptions(epochs=1, batch=4))
+    assert np.isfinite(done.validation.figures["top1"])
+    model, _ = load(tmp_path, small_backbone())
+    assert evaluate(model, few, source).videos == 8
+    with pytest.raises(ModelError, match=r"encoded again|pairs of video and text"):
+        load_trained_head(tmp_path, small_backbone())
+
+
+def test_retrieval_trains_on_captions_in_msrvtt_form(corpus: Path, tmp_path: Path) -> None:
+    recipe, backbone, _, _ = frozen("efficient-prompt", corpus)
+    source = ZipFrames([corpus / "frames.zip"], backbone.preprocess)
+    seen, test = read_dataset("msrvtt", corpus, "9k"), read_dataset("msrvtt", corpus, "1k-A")
+    frames = cached_vectors(source, (*seen.clips, *test.clips), backbone, tmp_path / "cache")
+    assert cached_vectors(source, seen.clips, backbone, tmp_path / "cache").keys() == {
+        c.key for c in seen.clips
+    }
+    train(recipe, backbone, seen, frames, tmp_path / "run", TrainOptions(epochs=1, batch=32))
+    model, card = load(tmp_path / "run", small_backbone())
+    refuse_leak(card.data, test)
+    with pytest.raises(VsearchError, match="120 of 120 test videos were trained on"):
+        refuse_leak(card.data, seen)
+    for normalise in (None, "dsl", "qb-norm"):
+        found = evaluate(
+            model, test, frames, normalise=normalise, bank=[c.captions[0] for c in seen.clips[:10]]
+        )
+        assert found.protocol["normalise"] == normalise
+        assert 0 <= found.figures["t2v.r1"] <= 100
+
+
+def test_picked_frames_stand_one_in_each_segment() -> None:
+    assert pick(12, 4, None) == [1, 4, 7, 10]
+    assert pick(3, 4, None) == [0, 1, 2]
+
+
+def test_batches_mark_what_belongs_together() -> None:
+    clips = [Clip("a", ("x",)), Clip("b", ("X ",)), Clip("c", ("y",))]
+    frames = {c.key: np.ones((i + 1, 4), np.float16) for i, c in enumerate(clips)}
+    samples = Samples(clips, frames, 8, seed=0)
+    batch = collate([samples[i] for i in range(3)])
+    assert batch.match.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+    assert batch.mask.sum(1).tolist() == [1, 2, 3]
+    assert batch.labels is None
+
+
+def test_validation_is_apart_by_video_and_stable() -> None:
+    clips = [Clip(f"v{i % 20}", ("x",), None, float(i), i + 1.0) for i in range(40)]
+    training, held = hold_out(clips, 0.1)
+    assert not {c.video for c in training} & {c.video for c in held}
+    assert len(held) == 4
+    assert hold_out(clips[::-1], 0.1)[1] == held[::-1]
+    with pytest.raises(VsearchError, match="too few"):
+        hold_out(clips[:1], 0.1)
