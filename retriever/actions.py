@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.errors import LibraryError, VsearchError
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.localize import (
     DEFAULT_LIMITS,
@@ -44,6 +44,7 @@ TEMPLATES = (
     "this is {}, a human activity",
     "look, they are {}",
 )
+DENSE_MS = 4000  # what a temporal head sees around a frame
 REFERENCE_VIDEOS = 50  # of a library, for what unrelated footage scores
 
 Maker = Callable[[Timeline], Proposals]
@@ -146,12 +147,14 @@ def localize_videos(
     else:
         mean = embed_actions(library, names, device).mean(axis=0)
         texts = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-    background = _background(library, videos, texts)
-    found = {}
-    for video in videos:
-        timeline = timeline_of(library, video)
-        found[video] = localize(timeline, maker(timeline), names, texts, background, limits)
-    return found
+    view = timeline_of if learned is not None else dense_timeline_of  # examples are learned from plain frames
+    background = _background(library, videos, texts, view, named=learned is None)
+    return {
+        video: localize(
+            view(library, video), maker(timeline_of(library, video)), names, texts, background, limits
+        )
+        for video in videos
+    }
 
 
 def search_in(
@@ -166,8 +169,7 @@ def search_in(
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
     encoder = live_encoder(library)
     text, query = sentence_vector(library, encoder, text, device=device)
-    frames = _stored(library, encoder, video)
-    found = find_intervals(*frames, np.asarray(query, dtype=np.float32), number)
+    found = find_intervals(dense_timeline_of(library, video), np.asarray(query, dtype=np.float32), number)
     kept = [i for i in found if threshold is None or i.score >= threshold]
     calibration = encoder.spec.get("calibration")
     hits = tuple(
@@ -193,6 +195,26 @@ def timeline_of(library: Library, video: Video) -> Timeline:
     return Timeline.of(*_stored(library, live_encoder(library), video))
 
 
+def dense_timeline_of(library: Library, video: Video) -> Timeline:
+    """A video's dense features: its head's vector of the few seconds around each frame.
+
+    These are the frame vectors themselves where the head only averages.
+    """
+    encoder = live_encoder(library)
+    vectors, times_ms, duration_ms = _stored(library, encoder, video)
+    if not encoder.spec["head"].get("frame_space") and len(vectors):
+        from vsearch.models import Window, load_head
+
+        first = np.searchsorted(times_ms, times_ms - DENSE_MS // 2)
+        last = np.searchsorted(times_ms, times_ms + DENSE_MS // 2, side="right")
+        windows = [
+            Window(int(times_ms[a]), int(times_ms[b - 1]) + 1, a, b)
+            for a, b in zip(first.tolist(), last.tolist(), strict=True)
+        ]
+        vectors = load_head(encoder.spec["head"]).embed_windows(vectors, times_ms, windows)
+    return Timeline.of(vectors, times_ms, duration_ms)
+
+
 def check_backbone(library: Library, learned: Learned) -> None:
     """Raises VsearchError when a vocabulary was learned in another space than the library's."""
     backbone = live_encoder(library).backbone
@@ -202,14 +224,24 @@ def check_backbone(library: Library, learned: Learned) -> None:
         )
 
 
-def _background(library: Library, videos: Sequence[Video], texts: Floats) -> Background:
-    """From the library's own footage when there is enough of it, else from the model's calibration."""
+def _background(
+    library: Library,
+    videos: Sequence[Video],
+    texts: Floats,
+    view: Callable[[Library, Video], Timeline],
+    *,
+    named: bool,
+) -> Background:
+    """From the library's own footage when there is enough of it, else from the model's calibration.
+
+    named: the vectors are of names; those learned from examples have no calibration of the model's.
+    """
     encoder = live_encoder(library)
     others = library.videos("indexed", "partial")
     some = others[:: max(1, len(others) // REFERENCE_VIDEOS)]
-    if len(others) > len(videos) or len(others) >= REFERENCE_VIDEOS:
-        references = reference_windows([timeline_of(library, v) for v in some])
-        if len(references) >= FEWEST_REFERENCES:
+    if not named or len(others) > len(videos) or len(others) >= REFERENCE_VIDEOS:
+        references = reference_windows([view(library, v) for v in some])
+        if len(references) >= (FEWEST_REFERENCES if named else 1):
             return background_from(references, texts)
     return background_of_model(encoder.spec.get("calibration"), len(texts))
 
@@ -219,9 +251,5 @@ def _stored(library: Library, encoder: EncoderInfo, video: Video) -> tuple[Vecto
     stored = library.frame_set_of(video, encoder.backbone)
     if stored is None:
         raise LibraryError(f"{video.path} has no frame vectors ({video.state}); index it first")
-    if not encoder.spec["head"].get("frame_space"):
-        raise ModelError(
-            "this library's head has a space of its own; localization needs frames: index with the zero-shot head"
-        )
     frames = library.frames(stored.id)
     return frames.vectors, frames.times_ms, stored.duration_ms

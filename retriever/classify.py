@@ -8,7 +8,7 @@ examples best when each in turn is left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import VsearchError
-from vsearch.retriever.actions import Learned, check_backbone, embed_actions, timeline_of
+from vsearch.retriever.actions import (
+    Learned,
+    check_backbone,
+    dense_timeline_of,
+    embed_actions,
+    timeline_of,
+)
 from vsearch.retriever.localize import background_of_model
-from vsearch.retriever.proposals import Floats
+from vsearch.retriever.proposals import Floats, Timeline
 from vsearch.retriever.search import live_encoder
 
 if TYPE_CHECKING:
@@ -45,7 +51,7 @@ def classify(
     device: str = "auto",
 ) -> dict[Video, list[Guess]]:
     """The `number` likeliest labels of each clip, by names or by a learned vocabulary."""
-    clips = clip_vectors(library, videos)
+    clips = clip_vectors(library, videos, timeline_of if learned is not None else dense_timeline_of)
     if learned is not None:
         check_backbone(library, learned)
         shares = softmax(clips @ learned.vectors.T / learned.temperature)
@@ -69,7 +75,7 @@ def learn(library: Library, examples: Mapping[str, Sequence[Video]]) -> Learned:
         raise VsearchError(f"cannot learn from these examples: {why}; give a folder of clips for each label")
     names = tuple(examples)
     owners = np.repeat(np.arange(len(names)), [len(examples[name]) for name in names])
-    clips = clip_vectors(library, [video for name in names for video in examples[name]])
+    clips = clip_vectors(library, [video for name in names for video in examples[name]], timeline_of)
     temperature, accuracy = leave_one_out(clips, owners, len(names))
     vectors = class_vectors(clips, owners, len(names))
     return Learned(names, vectors, live_encoder(library).backbone, temperature, accuracy, len(clips))
@@ -108,11 +114,13 @@ def class_vectors(clips: Floats, owners: np.ndarray, classes: int) -> Floats:
     return (away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def clip_vectors(library: Library, videos: Sequence[Video]) -> Floats:
-    """(N, D) unit: the mean of each clip's unit frame vectors."""
+def clip_vectors(
+    library: Library, videos: Sequence[Video], view: Callable[[Library, Video], Timeline]
+) -> Floats:
+    """(N, D) unit: the mean of each clip's unit features."""
     rows = []
     for video in videos:
-        timeline = timeline_of(library, video)
+        timeline = view(library, video)
         mean = timeline.sums[-1] / len(timeline)
         rows.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
     return np.asarray(rows, dtype=np.float32)

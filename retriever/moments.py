@@ -1,6 +1,6 @@
 """Free-text moments inside one video: ranked intervals with their own borders, not fixed windows.
 
-A pure function over stored frame vectors, their times and a query vector. Candidates are the training-free
+A pure function over a video's dense features, their times and a query vector. Candidates are the training-free
 proposals (where the picture changes) and the runs of frames above several levels of fit to the query (where the
 meaning changes); each is judged by how far its fit stands out from the rest of the video.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.retriever.proposals import Floats, Ints, Timeline, Vectors, propose
+from vsearch.retriever.proposals import Floats, Ints, Timeline, propose
 
 LEVELS = np.linspace(0.2, 0.9, 8)  # of the way from the lowest to the highest fit
 LENGTH_POWER = (
@@ -31,16 +31,13 @@ class Interval:
     score: float
 
 
-def find_intervals(
-    vectors: Vectors, times_ms: Ints, duration_ms: int, query: Floats, number: int = 10
-) -> list[Interval]:
+def find_intervals(timeline: Timeline, query: Floats, number: int = 10) -> list[Interval]:
     """At most `number` intervals that the query describes, best first.
 
-    vectors: (T, D) frames of any length of row; times_ms: (T,); query: (D,), unit.
+    timeline: of dense features (see `Timeline.of`); query: (D,), unit.
     """
-    if len(vectors) == 0:
+    if len(timeline) == 0:
         return []
-    timeline = Timeline.of(vectors, times_ms, duration_ms)
     fit = timeline.unit @ query  # (T,)
     spans = np.unique(np.concatenate([_proposed(timeline), _above_levels(fit)]), axis=0)
     first, last = spans[:, 0], spans[:, 1]

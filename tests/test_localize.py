@@ -158,6 +158,24 @@ def test_a_library_is_localized_from_stored_frames_alone(library: Library) -> No
     assert found == actions.localize_videos(library, library.videos(), NAMES)
 
 
+def test_a_head_with_a_space_of_its_own_gives_dense_features(library: Library) -> None:
+    before = actions.timeline_of(library, library.find_video("show.mp4"))
+    encoder = library.live_encoder()
+    assert encoder is not None
+    own_space = {**encoder.spec, "head": {**encoder.spec["head"], "frame_space": False}}
+    library.register_encoder(encoder.identity, encoder.backbone, encoder.head, own_space)
+    dense = actions.dense_timeline_of(library, library.find_video("show.mp4"))
+    assert (dense.edges_ms == before.edges_ms).all()
+    window = before.unit[26:35].mean(axis=0)  # two seconds each way
+    assert dense.unit[30] == pytest.approx(window / np.linalg.norm(window), abs=1e-5)
+    found = actions.localize_videos(library, [library.find_video("show.mp4")], NAMES)
+    (detections,) = found.values()
+    assert {(d.label, d.start_ms, d.end_ms) for d in detections[:2]} == {
+        ("archery", 9750, 17_750),
+        ("surfing", 27_750, 33_750),
+    }
+
+
 def test_a_sentence_is_found_as_intervals_of_one_video(library: Library) -> None:
     answer = actions.search_in(library, library.find_video("show.mp4"), " a wave\tis ridden ", number=3)
     assert (answer.hits[0].rank, answer.hits[0].start_ms, answer.hits[0].end_ms) == (1, 27_750, 33_750)

@@ -85,15 +85,13 @@ def ask(kind: int) -> np.ndarray:
 
 
 def test_each_place_that_fits_is_an_interval_of_its_own() -> None:
-    frames, times, duration = video(*SCENES)
-    found = find_intervals(frames, times, duration, ask(1), 4)
+    found = find_intervals(Timeline.of(*video(*SCENES)), ask(1), 4)
     assert {(i.start_ms, i.end_ms) for i in found[:2]} == {(9750, 16_750), (36_750, 41_250)}
     assert min(i.score for i in found[:2]) > 0.8 > 0.5 > found[2].score
 
 
 def test_a_long_event_is_one_interval_not_its_best_piece() -> None:
-    frames, times, duration = video((0, 30), (1, 60), (2, 30), noise=0.3)
-    best = find_intervals(frames, times, duration, ask(1), 1)[0]
+    best = find_intervals(Timeline.of(*video((0, 30), (1, 60), (2, 30), noise=0.3)), ask(1), 1)[0]
     assert abs(best.start_ms - 14_750) <= 500
     assert abs(best.end_ms - 44_750) <= 500
 
@@ -103,17 +101,16 @@ def test_a_gradual_change_of_meaning_is_found_without_a_cut() -> None:
         [np.zeros(20), np.linspace(0, 1, 8), np.ones(12), np.linspace(1, 0, 8), np.zeros(20)]
     )
     frames = np.stack([fit, 1 - fit], axis=1)
-    best = find_intervals(
-        frames, np.arange(len(fit)) * 500, 500 * len(fit), np.array([1.0, 0.0], np.float32), 1
-    )[0]
+    timeline = Timeline.of(frames, np.arange(len(fit)) * 500, 500 * len(fit))
+    best = find_intervals(timeline, np.array([1.0, 0.0], np.float32), 1)[0]
     assert 10_000 <= best.start_ms <= 13_500
     assert 20_500 <= best.end_ms <= 24_000
 
 
 def test_moments_of_odd_videos() -> None:
     frames, times, duration = video((0, 1))
-    assert find_intervals(frames[:0], times[:0], 0, ask(0)) == []
-    (only,) = find_intervals(frames, times, duration, ask(0))
+    assert find_intervals(Timeline.of(frames[:0], times[:0], 0), ask(0)) == []
+    (only,) = find_intervals(Timeline.of(frames, times, duration), ask(0))
     assert (only.start_ms, only.end_ms) == (0, 500)
-    alike = find_intervals(np.ones((9, DIM)), np.arange(9) * 500, 4500, ask(0))
+    alike = find_intervals(Timeline.of(np.ones((9, DIM)), np.arange(9) * 500, 4500), ask(0))
     assert alike[0].score == pytest.approx(DIM**-0.5)
