@@ -10,6 +10,7 @@ import vsearch
 from vsearch.cli.classify import classify
 from vsearch.cli.clip import clip
 from vsearch.cli.doctor import doctor
+from vsearch.cli.eval import evaluate
 from vsearch.cli.forget import forget
 from vsearch.cli.index import index
 from vsearch.cli.localize import localize
@@ -18,6 +19,7 @@ from vsearch.cli.models import models
 from vsearch.cli.query import query
 from vsearch.cli.similar import similar
 from vsearch.cli.status import status
+from vsearch.cli.train import train
 from vsearch.cli.train_proposals import train_proposals
 from vsearch.cli.verify import verify
 
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 for function in (index, query, similar, clip, localize, classify, status, ls, info, forget, verify, doctor):
     app.command()(function)
+app.command()(train)
+app.command("eval")(evaluate)
 app.command("train-proposals")(train_proposals)
 app.add_typer(models, name="models")
 
