@@ -277,17 +277,11 @@ def test_localize_and_classify_as_a_user_runs_them(tmp_path: Path, tiny_model: P
     assert done.returncode == 0, done.stderr
     (entries,) = json.loads(done.stdout)["results"].values()
     assert {entry["label"] for entry in entries} == {"archery", "surfing"}
-    for fmt, begin in (("srt", "1\n00:00"), ("vtt", "WEBVTT"), ("edl", "TITLE"), ("csv", "video,start")):
-        done = vsearch("localize", clip, "--actions", "archery", "--threshold", "0", "--format", fmt)
-        assert done.stdout.startswith(begin), done.stderr
-    table = vsearch("localize", "--vocabulary", "thumos14", "--threshold", "0")
-    assert "█" in table.stdout
-    done = vsearch("classify", clip, "--vocabulary", "ucf101", "--json", "-n", "3")
-    labels = json.loads(done.stdout)["results"][0]["labels"]
-    assert len(labels) == 3
-    assert labels[0]["probability"] >= labels[1]["probability"]
+    done = vsearch("localize", clip, "--actions", "archery", "--threshold", "0", "--format", "srt")
+    assert done.stdout.startswith("1\n00:00"), done.stderr
+    assert "█" in vsearch("localize", "--vocabulary", "thumos14", "--threshold", "0").stdout
     done = vsearch("classify", clip, "--examples", folder, "--save", "mine", "-n", "1")
     assert "examples found when left out" in done.stderr
-    again = vsearch("classify", clip, "--vocabulary", "mine", "-n", "1")
-    assert again.stdout == done.stdout
-    assert vsearch("localize", clip).returncode == 2
+    again = vsearch("classify", clip, "--vocabulary", "mine", "-n", "1", "--json")
+    (result,) = json.loads(again.stdout)["results"]
+    assert result["labels"][0]["label"] in done.stdout
