@@ -32,7 +32,9 @@ def main() -> None:
         "--threads", type=int, default=2, help="1 is faster when other programs use the cores"
     )
     parser.add_argument("--distill-steps", type=int, default=2300, help="about three epochs")
-    parser.add_argument("--align-steps", type=int, default=400, help="about twenty epochs")
+    parser.add_argument(
+        "--align-steps", type=int, default=280, help="about fifteen epochs, for each of two seeds"
+    )
     parser.add_argument("--views", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -96,10 +96,10 @@ class Sampler:
         return x.view(self.size, 2, -1), rows
 
 
-def picture_head() -> torch.nn.Sequential:
+def picture_head(dropout: float) -> torch.nn.Sequential:
     """What timm's MLP head is, on standardised features (B, 1280) -> (B, 384); dropout for the small data."""
     return torch.nn.Sequential(
-        torch.nn.Dropout(0.2),
+        torch.nn.Dropout(dropout),
         torch.nn.Linear(1280, 768),
         torch.nn.GELU(),
         torch.nn.Dropout(0.4),
@@ -111,7 +111,7 @@ def fit_heads(data: Path, work: Path, epochs: int = 30, batch: int = 512) -> Non
     """Writes `heads.pt`: the picture head, the sentence map and the scale."""
     torch.manual_seed(0)
     material = load_material(data, work)
-    picture, sentence = picture_head(), torch.nn.Linear(384, 384, bias=False)
+    picture, sentence = picture_head(0.2), torch.nn.Linear(384, 384, bias=False)
     sentence.weight.data.copy_(torch.eye(384))
     log_scale = torch.nn.Parameter(torch.tensor(math.log(20.0)))
     optimizer = torch.optim.AdamW(
@@ -141,12 +141,26 @@ def fit_heads(data: Path, work: Path, epochs: int = 30, batch: int = 512) -> Non
     )
 
 
-def fit_jointly(data: Path, work: Path, steps: int = 400, batch: int = 256, extra: int = 128) -> None:
-    """Writes `mini.pt`, the whole model's state dict, and `align.csv`."""
-    torch.manual_seed(0)
+def fit_jointly(data: Path, work: Path, steps: int = 280, seeds: tuple[int, ...] = (0, 1)) -> None:
+    """Writes `mini.pt`: the mean of the weights of one run a seed, all from the same start (`aligned_{seed}.pt`)."""
+    for seed in seeds:
+        if not (work / f"aligned_{seed}.pt").is_file():
+            run_jointly(data, work, seed, steps)
+    runs = [torch.load(work / f"aligned_{seed}.pt", weights_only=True) for seed in seeds]
+    mean = {
+        key: sum(run[key] for run in runs) / len(runs) if value.is_floating_point() else value
+        for key, value in runs[0].items()
+    }
+    torch.save(mean, work / "mini.pt")
+
+
+def run_jointly(data: Path, work: Path, seed: int, steps: int, batch: int = 256, extra: int = 96) -> None:
+    """One run: `aligned_{seed}.pt`, the whole model's state dict, and `aligned_{seed}.csv`. `extra`: sentences
+    of a step that are only distilled."""
+    torch.manual_seed(seed)
     material = load_material(data, work)
     heads = torch.load(work / "heads.pt", weights_only=True)
-    clip, picture = build_clip(), picture_head()
+    clip, picture = build_clip(), picture_head(0.25)
     clip.load_state_dict(torch.load(work / "text.pt", weights_only=True), strict=False)
     clip.text_projection.data.copy_(clip.text_projection.data @ heads["sentence"].T)
     picture.load_state_dict(heads["picture"])
@@ -164,9 +178,9 @@ def fit_jointly(data: Path, work: Path, steps: int = 400, batch: int = 256, extr
         fused=True,
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    tokens, sample, rng = TokenCache(), Sampler(material, batch, seed=0), np.random.default_rng(1)
+    tokens, sample, rng = TokenCache(), Sampler(material, batch, seed), np.random.default_rng(seed + 100)
     begun = time.time()
-    log = open(work / "align.csv", "w", buffering=1)  # noqa: SIM115 - open for the whole stage
+    log = open(work / f"aligned_{seed}.csv", "w", buffering=1)  # noqa: SIM115 - open for the whole stage
     log.write("step,seconds,loss,validation_R@1,R@5,R@10\n")
     for step in range(steps):
         factor = _schedule(optimizer, rates, step, steps)
@@ -199,7 +213,7 @@ def fit_jointly(data: Path, work: Path, steps: int = 400, batch: int = 256, extr
     log.close()
     fold_head(clip, picture, material)
     clip.logit_scale.data.copy_(log_scale.data)
-    torch.save(clip.state_dict(), work / "mini.pt")
+    torch.save(clip.state_dict(), work / f"aligned_{seed}.pt")
 
 
 def fold_head(clip: torch.nn.Module, picture: torch.nn.Sequential, material: Material) -> None:
