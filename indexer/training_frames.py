@@ -156,8 +156,8 @@ def _library_vectors(library: Library, clips: Sequence[Clip], backbone: Backbone
         by_name |= dict.fromkeys((Path(video.path).name, Path(video.path).stem), video)
     found = {}
     for clip in clips:
-        video = by_name.get(Path(clip.video).name)
-        frame_set = library.frame_set_of(video, backbone.identity) if video is not None else None
+        named = by_name.get(Path(clip.video).name)
+        frame_set = library.frame_set_of(named, backbone.identity) if named is not None else None
         if frame_set is not None:
             stored = library.frames(frame_set.id)
             inside = _inside(np.asarray(stored.times_ms) / 1000, clip)

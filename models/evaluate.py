@@ -73,7 +73,7 @@ def retrieve(
         scores = metrics.qb_norm(scores, score_matrix(model, clips, frames, bank, batch))
     elif normalise is not None:
         raise VsearchError(f"unknown normalisation {normalise!r}; use dsl or qb-norm")
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, found in (
         ("t2v", metrics.text_to_video(scores, owner)),
         ("v2t", metrics.video_to_text(scores, owner)),

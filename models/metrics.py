@@ -83,9 +83,9 @@ def dual_softmax(scores: Scores, temperature: float = 0.01) -> npt.NDArray[np.fl
 
     Uses the whole test query set, so a single query would score differently: report it by name, never silently.
     """
-    scores = np.asarray(scores, dtype=np.float64)
+    exact = np.asarray(scores, dtype=np.float64)
     # The factor N keeps the size of scores; the shift keeps negative cosines from turning the order around.
-    return (scores - min(0.0, float(scores.min()))) * _softmax(scores / temperature, axis=0) * len(scores)
+    return (exact - min(0.0, float(exact.min()))) * _softmax(exact / temperature, axis=0) * len(exact)
 
 
 def qb_norm(scores: Scores, bank: Scores, beta: float = 20.0) -> npt.NDArray[np.float64]:

@@ -166,7 +166,7 @@ class _Run:
         """Mean losses by name."""
         samples.epoch = self.order.epoch = self.epoch
         torch.manual_seed(self.options.seed * 100_003 + self.epoch)
-        loader = torch.utils.data.DataLoader(
+        loader: Any = torch.utils.data.DataLoader(
             samples,  # type: ignore[arg-type]
             self.batch,
             sampler=self.order,
@@ -183,7 +183,7 @@ class _Run:
                     group["lr"] = rate * self._share()
                 parts = self.model(_to(batch, self.accelerator.device))
                 loss = sum(parts.values())
-                if not torch.isfinite(loss):  # type: ignore[arg-type]
+                if not torch.isfinite(loss):
                     raise VsearchError(f"the loss became {float(loss)} in epoch {self.epoch + 1}; lower --lr or use --precision no")  # fmt: skip
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:

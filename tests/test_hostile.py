@@ -62,7 +62,10 @@ def write_bad(folder: Path, donor: Path) -> dict[str, str]:
         "huge-atom.mp4": (b"\xff\xff\xff\xffftypisom" + noise, ""),
         "loop-atom.mp4": (b"\0\0\0\x08moov" * 2000, ""),
         "concat.mp4": (b"ffconcat version 1.0\nfile good-0.mp4\n", "playlist"),
-        "sdp.mp4": (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n", "refused"),
+        "sdp.mp4": (
+            b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
+            "refused",
+        ),
         "hls-local.mp4": (b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n", "playlist"),
         "hls-net.mp4": (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n", "playlist"),
         "hls.m3u8.mp4": (b"\n\n#EXTM3U\n#EXTINF:1,\ngood-0.mp4\n", ""),

@@ -40,7 +40,9 @@ def test_gradient_reaches_exactly_what_the_recipe_trains(name: str, classes: boo
     model = VideoText(recipe, small_backbone(layers=4), LABELS if classes else ())
     model.train()
     sum(model(batch_of(classes, not recipe.in_network)).values()).backward()  # type: ignore[union-attr]
-    reached = {n for n, p in model.named_parameters() if p.grad is not None and bool(p.grad.abs().max() > 1e-7)}
+    reached = {
+        n for n, p in model.named_parameters() if p.grad is not None and bool(p.grad.abs().max() > 1e-7)
+    }
     expected = {n for n, _ in model.trained()} - idle(name, model)
     assert reached == expected
     own = {n for n in expected if n.startswith("clip.")}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.shapes import write_corpus
-from tests.towers import small_clip
+from tests.towers import sighted_clip
 from vsearch.errors import ModelError, VsearchError
 from vsearch.models.backbone import Backbone, Preprocess
 from vsearch.models.checkpoint import load, read_card
@@ -31,7 +31,7 @@ def small_backbone() -> Backbone:
     import open_clip
 
     pre = Preprocess(64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return Backbone("small", small_clip(), open_clip.SimpleTokenizer(), pre, "cpu")
+    return Backbone("small", sighted_clip(), open_clip.SimpleTokenizer(), pre, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
         if next(stops):
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         patch.setattr(module._Run, "after_epoch", killed)
         quick(corpus, tmp_path / "broken")
     broken = quick(corpus, tmp_path / "broken", resume=True)
