@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 QUERIES = ["a man playing the drums", "waves on a beach"]
@@ -34,27 +33,18 @@ def main() -> int:
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as scratch:
         calm, disturbed = Path(scratch) / "calm", Path(scratch) / "disturbed"
-        begin = time.perf_counter()
         index(args.folder, calm, args.model)
-        length = time.perf_counter() - begin
-        print(f"undisturbed: {length:.1f} s, {counts(calm)}")
+        print(f"undisturbed: {counts(calm)}")
         faults = kills = rounds = 0
         while kills < args.kills:
-            wait = chance.uniform(0.05, 0.8 * length)
-            process = subprocess.Popen(
-                command("index", args.folder, disturbed, "--model", args.model),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            try:
-                process.wait(wait)
-                rounds += 1  # finished in spite of the kills before: begin again with an empty library
+            done_at_kill = run_and_kill(args.folder, disturbed, args.model, chance)
+            if (
+                done_at_kill is None
+            ):  # finished in spite of the kills before: begin again with an empty library
+                rounds += 1
                 faults += not same_answers(calm, disturbed)
                 shutil.rmtree(disturbed)
                 continue
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
             kills += 1
             whole = "no library yet"
             if (disturbed / "catalogue.sqlite").exists():
@@ -62,13 +52,38 @@ def main() -> int:
                 none_yet = checked.returncode == 2 and "no library at" in checked.stderr
                 faults += checked.returncode != 0 and not none_yet
                 whole = "whole" if checked.returncode == 0 else (checked.stdout + checked.stderr).strip()
-            print(f"{kills:2}: killed after {wait:5.1f} s, {whole}, {counts(disturbed)}", flush=True)
+            print(f"{kills:2}: killed {done_at_kill}, {whole}, {counts(disturbed)}", flush=True)
         index(args.folder, disturbed, args.model)
         same = all(answers(calm, q) == answers(disturbed, q) for q in QUERIES)
         print(
             f"afterwards: {counts(disturbed)}; answers equal to the undisturbed run: {same}; faults: {faults}"
         )
     return 0 if same and not faults else 1
+
+
+def run_and_kill(folder: Path, library: Path, model: str, chance: random.Random) -> str | None:
+    """Start a run and kill it a random moment after a random report of progress; None when it finished first."""
+    reports_to_see = chance.choice([0, 1, chance.randrange(2, 20), chance.randrange(2, 120)])
+    extra_s = chance.uniform(0, 0.5)
+    process = subprocess.Popen(
+        [*command("index", folder, library, "--model", model), "--progress", "json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    last: dict[str, object] = {}
+    for seen, line in enumerate(process.stderr):
+        last = json.loads(line) if line.startswith("{") else last
+        if seen >= reports_to_see:
+            break
+    try:
+        process.wait(extra_s)
+        return None
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return f'{extra_s:.2f} s after "{last.get("stage")}", video {last.get("videos_done")} of {last.get("videos")}'
 
 
 def command(verb: str, folder: Path | None, library: Path, *more: str) -> list[str]:
