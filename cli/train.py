@@ -10,7 +10,11 @@ import typer
 from vsearch.cli.common import SCHEMA_VERSION, DeviceOption, JsonOption, note, print_json, short_path, verb
 
 DatasetOption = Annotated[
-    str, typer.Option(help="msrvtt, msvd, lsmdc, didemo, activitynet-captions, vatex, coco, kinetics, ucf101, hmdb51, ssv2, list, plain.")
+    str,
+    typer.Option(
+        help="msrvtt, msvd, lsmdc, didemo, activitynet-captions, vatex, coco, kinetics, ucf101, hmdb51, ssv2, "
+        "list (file label), or plain (your CSV or JSONL: video, caption or label, start, end)."
+    ),
 ]  # fmt: skip
 AnnotationsOption = Annotated[Path, typer.Option(help="Annotation file, or the folder of the set's files.")]
 VideosOption = Annotated[

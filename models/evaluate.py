@@ -106,7 +106,10 @@ def recognise(
     scores, right = np.concatenate(found), [number[str(clip.label)] for clip in clips]
     figures = {"top1": metrics.top_k(scores, right, 1), "top5": metrics.top_k(scores, right, 5)}
     trained = sorted(set(model.labels) & set(labels))
-    protocol = {"classes": len(labels), "classes_seen_in_training": len(trained), "views": 1, "templates": len(per_template)}  # fmt: skip
+    protocol = {
+        "classes": len(labels), "classes_seen_in_training": len(trained), "views": 1,
+        "templates": len(per_template),
+    }  # fmt: skip
     return Evaluation("recognition", figures, len(clips), len(clips), protocol)
 
 

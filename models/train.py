@@ -69,7 +69,9 @@ def train(
     classes = data.labels if is_recognition(data.clips) else []
     model = VideoText(recipe, backbone, classes)
     if not any(True for _ in model.trained()):
-        raise VsearchError(f"recipe {recipe.name} has nothing to train with both towers frozen; zero-shot needs no training")  # fmt: skip
+        raise VsearchError(
+            f"recipe {recipe.name} has nothing to train with both towers frozen; zero-shot needs no training"
+        )
     run = _Run(model, backbone, folder, options, accelerator, len(training))
     held_out = Dataset(data.name, data.split, tuple(validation), data.query_unit)
     samples = Samples(training, frames, recipe.frames, options.seed, classes)
@@ -83,7 +85,10 @@ def train(
         run.seconds.append(time.monotonic() - started)
         found = evaluate(accelerator.unwrap_model(run.model), held_out, frames)
         run.after_epoch(found, mean, about)
-        report(f"epoch {run.epoch}/{run.epochs}: loss {sum(mean.values()):.4f}, validation {found.score:.2f}, {run.seconds[-1]:.1f} s")  # fmt: skip
+        report(
+            f"epoch {run.epoch}/{run.epochs}: loss {sum(mean.values()):.4f}, "
+            f"validation {found.score:.2f}, {run.seconds[-1]:.1f} s"
+        )
     if run.best is None:
         raise VsearchError(f"{folder}: this run is finished; train into another folder or raise --epochs")
     mean_s = sum(run.seconds) / max(1, len(run.seconds))
@@ -184,7 +189,9 @@ class _Run:
                 parts = self.model(_to(batch, self.accelerator.device))
                 loss = sum(parts.values())
                 if not torch.isfinite(loss):
-                    raise VsearchError(f"the loss became {float(loss)} in epoch {self.epoch + 1}; lower --lr or use --precision no")  # fmt: skip
+                    raise VsearchError(
+                        f"the loss became {float(loss)} in epoch {self.epoch + 1}; lower --lr or use --precision no"
+                    )
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(
@@ -272,9 +279,12 @@ class _Run:
             return  # nothing was finished yet: start from the beginning
         state = json.loads(path.read_text())
         if state["recipe"] != model.recipe.as_dict() or state["options"] != _fixed(self.options):
-            raise VsearchError(f"{self.folder} was begun with another recipe or other options; resume with the same ones")  # fmt: skip
+            raise VsearchError(
+                f"{self.folder} was begun with another recipe or other options; resume with the same ones"
+            )
         tensors = load_file(self.folder / state["weights"])
-        checkpoint.put(model, {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}, path)  # fmt: skip
+        weights = {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}
+        checkpoint.put(model, weights, path)
         for name, parameter in model.trained():
             kept = {kind: tensors.get(f"{kind}.{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
             if kept["step"] is not None:

@@ -74,13 +74,15 @@ class VideoText(nn.Module):
         self._similarity(backbone.dim)
         self._class_heads(backbone.dim)
         self._train_backbone()
-        mean, std = IMAGENET if recipe.normalisation == "imagenet" else (backbone.preprocess.mean, backbone.preprocess.std)  # fmt: skip
-        self.mean, self.std = mean, std
+        own = backbone.preprocess.mean, backbone.preprocess.std
+        self.mean, self.std = IMAGENET if recipe.normalisation == "imagenet" else own
         self.to(backbone.device)
 
     def _tower(self, backbone: Backbone) -> nn.Module:
         part = self.recipe.tower
-        options = {"hidden": part.hidden, "before_attention": part.before_attention, "before_mlp": part.before_mlp} if part.kind == "ted" else {}  # fmt: skip
+        options: dict[str, Any] = {}
+        if part.kind == "ted":
+            options = {"hidden": part.hidden, "before_attention": part.before_attention, "before_mlp": part.before_mlp}
         return build_tower(part.kind, backbone.clip, **options)
 
     def _temporal(self, dim: int) -> nn.Module:
@@ -119,7 +121,9 @@ class VideoText(nn.Module):
             self.new["classifier"] = nn.Sequential(nn.Dropout(0.5), classifier)
         if part.cmlm:
             if self._text_width() != dim:
-                raise ModelError(f"CMLM needs text as wide as frame vectors, not {self._text_width()} and {dim}; set loss.cmlm to 0")  # fmt: skip
+                raise ModelError(
+                    f"CMLM needs text as wide as frame vectors, not {self._text_width()} and {dim}; set loss.cmlm to 0"
+                )
             self.new["masked_words"] = MaskedWordHead(self.clip, len(self.words) + 1, self.recipe.text.hidden)
 
     def _train_backbone(self) -> None:
