@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,7 @@ def cached_vectors(
             report(f"encoded {i + 1} of {len(clips)} videos")
     if path and len(known) > before:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
+        temporary = path.with_suffix(f".{os.getpid()}.part")  # several processes may do the same work
         save_file(known, temporary)
         temporary.replace(path)
     return {clip.key: known[clip.key] for clip in clips if clip.key in known}

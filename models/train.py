@@ -85,10 +85,11 @@ def train(
         run.seconds.append(time.monotonic() - started)
         found = evaluate(accelerator.unwrap_model(run.model), held_out, frames)
         run.after_epoch(found, mean, about)
-        report(
-            f"epoch {run.epoch}/{run.epochs}: loss {sum(mean.values()):.4f}, "
-            f"validation {found.score:.2f}, {run.seconds[-1]:.1f} s"
-        )
+        if accelerator.is_main_process:
+            loss, took = sum(mean.values()), run.seconds[-1]
+            report(
+                f"epoch {run.epoch}/{run.epochs}: loss {loss:.4f}, validation {found.score:.2f}, {took:.1f} s"
+            )
     if run.best is None:
         raise VsearchError(f"{folder}: this run is finished; train into another folder or raise --epochs")
     mean_s = sum(run.seconds) / max(1, len(run.seconds))
