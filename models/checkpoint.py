@@ -47,7 +47,12 @@ class Card:
 
 
 def save(
-    folder: Path, model: VideoText, backbone: Backbone, data: dict[str, Any], metrics: dict[str, float], seed: int
+    folder: Path,
+    model: VideoText,
+    backbone: Backbone,
+    data: dict[str, Any],
+    metrics: dict[str, float],
+    seed: int,
 ) -> Card:
     """Write both files, each whole or not at all. Weights come first: a card never names weights that are missing."""
     from safetensors.torch import save as to_bytes

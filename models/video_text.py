@@ -82,7 +82,11 @@ class VideoText(nn.Module):
         part = self.recipe.tower
         options: dict[str, Any] = {}
         if part.kind == "ted":
-            options = {"hidden": part.hidden, "before_attention": part.before_attention, "before_mlp": part.before_mlp}
+            options = {
+                "hidden": part.hidden,
+                "before_attention": part.before_attention,
+                "before_mlp": part.before_mlp,
+            }
         return build_tower(part.kind, backbone.clip, **options)
 
     def _temporal(self, dim: int) -> nn.Module:
