@@ -1,0 +1,1 @@
+"""Reserved for the search page; nothing is here yet."""
