@@ -3,8 +3,8 @@
     python benchmarks/mini.py --data ../shared/data [--model ViT-B-32:/path/to/weights] [--json out.json]
 
 Rows: `mini`, ImageNet class-name matching (baseline b) and every `--model` (any name that vsearch takes).
-Ranks are strict: 1 + the number of candidates that score higher than the right one. Intervals resample the
-queries 2,000 times. Videos are the mean of unit frame vectors; clips are sampled at 2 frames a second.
+A rank is 1 + the number of candidates that score higher than the right one, ties counting half. Intervals
+resample the queries 2,000 times. Videos are the mean of unit frame vectors; clips are sampled at 2 frames a second.
 """
 
 from __future__ import annotations
@@ -126,9 +126,10 @@ def gallery(model: Model, task: Task) -> np.ndarray:
 
 
 def ranks(scores: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """1 + how many candidates score strictly higher than the right one. scores (queries, candidates)"""
-    right = scores[np.arange(len(scores)), answers]
-    return (scores > right[:, None]).sum(1) + 1
+    """1 + how many candidates score higher than the right one, and half of those that tie with it (a model that
+    gives all candidates one score must not look good). scores (queries, candidates)"""
+    right = scores[np.arange(len(scores)), answers][:, None]
+    return (scores > right).sum(1) + ((scores == right).sum(1) + 1) / 2
 
 
 def with_interval(
@@ -215,7 +216,7 @@ def class_name_model() -> Model:
                 parts.append(classifier((x.permute(0, 3, 1, 2).float() - 127) / 128).softmax(-1).numpy())
         return np.concatenate(parts)
 
-    words = [{w for name in own for w in re.findall(r"[a-z]+", name) if len(w) > 2} for own in names]
+    words = [{w for name in own for w in re.findall(r"[a-z]+", name) if len(w) > 1} for own in names]
 
     def texts(sentences: list[str]) -> np.ndarray:
         said = [set(re.findall(r"[a-z]+", s.lower())) for s in sentences]
