@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from vsearch.models.segments import AnnotatedVideo, Segment
 
 
+# Chosen on training videos with half of the classes left out of training: mAP of the left-out half is 37 without
+# doubt, 70 at 0.5, 74 at 1, and 75 for the training-free maker alone.
+DOUBT = 1.0
+
+
 def generated_by(generator: Generator) -> Callable[[Timeline], Proposals]:
     """A maker that judges the generator's intervals and the training-free ones, by the geometric mean of what the
     generator expects of an interval and of how distinct it is: the first knows actions, the second any video.
+    A generator expects little of actions unlike those it was trained on; DOUBT keeps that from hiding them.
 
     Raises ModelError (when used) for frames of another width than it was trained on.
     """
@@ -38,7 +44,8 @@ def generated_by(generator: Generator) -> Callable[[Timeline], Proposals]:
         )
         spans = spans[(spans[:, 1] - spans[:, 0]) >= min(MIN_FRAMES, len(timeline))]
         expected = generator.score(timeline.unit, spans)
-        scores = np.sqrt(expected * distinctness(timeline, spans[:, 0], spans[:, 1]))
+        trust = (DOUBT + expected) / (DOUBT + 1)
+        scores = np.sqrt(trust * distinctness(timeline, spans[:, 0], spans[:, 1]))
         number = max(AT_LEAST, round(PER_MINUTE * timeline.edges_ms[-1] / 60_000))
         return select(timeline, spans, scores, number)
 
