@@ -1,6 +1,6 @@
 """Localization on untrimmed videos built from UCF101 clips: mAP and average recall of proposals, and speed.
 
-    python benchmarks/localization.py ../shared/data/videos --work /tmp/untrimmed
+    python benchmarks/localization.py ../shared/data/videos --work ../untrimmed
 
 `untrimmed.py` says how the videos are made; they go through `vsearch index`. Ways to get intervals: fixed windows
 (8 s, every 4 s), runs of frames with the same best name, both proposal makers, and the true intervals (oracle).
