@@ -86,7 +86,7 @@ class VideoFolder:
 
     def frames(self, clip: Clip) -> Any:
         path = self._path(clip)
-        return np.load(path, mmap_mode="r") if path.is_file() else None
+        return np.load(path, mmap_mode="c") if path.is_file() else None
 
     def _path(self, clip: Clip) -> Path:
         return self._folder / f"{hashlib.blake2b(clip.key.encode(), digest_size=12).hexdigest()}.npy"
