@@ -605,7 +605,10 @@ def test_decoders_end_with_their_parent(long_video: Path, end: signal.Signals) -
         "        time.sleep(60)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background test runs
     )
     assert parent.stdout
     assert parent.stdout.readline() == b"going\n"

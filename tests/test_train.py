@@ -217,7 +217,7 @@ def test_validation_is_apart_by_video_and_stable() -> None:
 
 FROM_THE_COMMAND_LINE = {
     "efficient-prompt": ("--lr", "3e-3", "--epochs", "20"),
-    "actionclip": ("--lr", "2e-3", "--epochs", "20"),
+    "actionclip": ("--lr", "2e-3", "--epochs", "45"),
     "clip4clip-seqtransf": ("--lr", "2e-3", "--epochs", "15"),
     "m2clip": ("--lr", "3e-3", "--epochs", "12"),
     "xclip": ("--lr", "3e-3", "--epochs", "35"),
