@@ -17,6 +17,7 @@ from vsearch.cli.localize import localize
 from vsearch.cli.ls import info, ls
 from vsearch.cli.models import models
 from vsearch.cli.query import query
+from vsearch.cli.serve import serve
 from vsearch.cli.similar import similar
 from vsearch.cli.status import status
 from vsearch.cli.train import train
@@ -33,6 +34,8 @@ app = typer.Typer(
 )
 for function in (index, query, similar, clip, localize, classify, status, ls, info, forget, verify, doctor):
     app.command()(function)
+app.command()(serve)
+app.command("web", hidden=True)(serve)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command("train-proposals")(train_proposals)

@@ -1,0 +1,31 @@
+"""`vsearch serve`: the search page and the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vsearch.cli.common import LibraryOption, note, printable, verb
+
+
+@verb
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="VSEARCH_TOKEN", help="What visitors must give; at least 32 characters.", show_default=False),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
+    library: LibraryOption = None,
+) -> None:  # fmt: skip
+    """Open the search page, and the HTTP API beside it (docs/api.md)."""
+    from vsearch.library import find_library
+    from vsearch.webui.security import Access
+    from vsearch.webui.server import serve as run
+
+    access = Access(host, token)
+    path = find_library(library)
+    note(f"http://{host}:{port}/  (library {printable(str(path))}; Ctrl-C ends)")
+    run(path, access, port, open_browser=open_browser)

@@ -1,0 +1,106 @@
+"""A live server over a real library of small real videos with made-up vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tests.media import picture, write_video
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.models import ZeroShotHead, plan_windows
+from vsearch.webui import create_app
+from vsearch.webui.security import Access
+
+DIM = 16
+HEAD = ZeroShotHead()
+AXES = np.eye(DIM, dtype=np.float32)
+QUERY = "the thing"
+
+
+def add_clip(
+    library: Library, file: Path, concepts: Sequence[int], media: MediaInfo, *, content: str = ""
+) -> int:
+    """A file whose t-th second shows the concept `concepts[t]` (an axis); not yet published. Gives its id."""
+    from PIL import Image
+
+    times = np.arange(2 * len(concepts), dtype=np.int64) * 500
+    rng = np.random.default_rng(len(concepts))
+    frames = 9 * AXES[np.repeat(concepts, 2)] + rng.normal(0, 0.3, (len(times), DIM))
+    windows = plan_windows(times, media.duration_ms, HEAD.window_s, HEAD.overlap)
+    encoder = library.register_encoder("enc", "bb", HEAD.identity, {"model": "made-up", "head": HEAD.spec()})
+    content = content or file.name
+    poster = io.BytesIO()
+    Image.fromarray(picture(1)).save(poster, "JPEG")
+    recorded = library.record_indexed(
+        files=[FoundFile(file, file.stat().st_size, file.stat().st_mtime_ns)],
+        fingerprint=content,
+        media=media,
+        covered_ms=media.duration_ms,
+        frames=library.frame_store.put(content, "bb", 2.0, frames, times),
+        encoder_id=encoder,
+        moments=[NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows],
+        poster=poster.getvalue(),
+    )
+    return recorded.video_ids[0]
+
+
+def publish(library: Library) -> None:
+    (encoder,) = library.encoders()
+    library.publish_update(encoder.id, (), HEAD.embed_windows)
+    library.cache_text(encoder.id, QUERY, AXES[0])
+
+
+def h264(seconds: int) -> MediaInfo:
+    return MediaInfo("mov,mp4,m4a,3gp,3g2,mj2", "h264", 160, 120, 0, 1000 * seconds, 10.0)
+
+
+def make_library(folder: Path) -> dict[str, int]:
+    """early.mp4 shows the thing in its first 6 s, late.webm from 30 s on, old.avi needs a preview."""
+    videos = folder / "videos"
+    videos.mkdir()
+    ids = {}
+    with Library.open(folder / "library", create=True) as library:
+        file = write_video(videos / "early.mp4", frames=400, fps=10, muxer={"movflags": "faststart"})
+        ids["early"] = add_clip(library, file, [0] * 6 + [2] * 34, h264(40))
+        file = write_video(videos / "late.webm", "libvpx-vp9", frames=420, fps=10)
+        webm = MediaInfo("matroska,webm", "vp9", 160, 120, 0, 42_000, 10.0)
+        ids["late"] = add_clip(library, file, [3] * 30 + [0] * 12, webm)
+        file = write_video(videos / "old.avi", "mpeg4", frames=200, fps=10)
+        avi = MediaInfo("avi", "mpeg4", 160, 120, 0, 20_000, 10.0)
+        ids["old"] = add_clip(library, file, [4] * 12 + [0] * 8, avi)
+        hostile = videos / '"><img src=x onerror=document.title="owned">.mp4'
+        hostile.write_bytes((videos / "early.mp4").read_bytes())
+        ids["hostile"] = add_clip(library, hostile, [0] * 3 + [5] * 37, h264(40), content="hostile")
+        publish(library)
+    return ids
+
+
+@contextlib.contextmanager
+def running(library: Path, access: Access | None = None) -> Iterator[str]:
+    """The server in a thread; gives its address."""
+    import uvicorn
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        create_app(library, access or Access()), log_level="error", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        until = time.monotonic() + 60
+        while not server.started and time.monotonic() < until:
+            time.sleep(0.02)
+        assert server.started
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)

@@ -1,0 +1,250 @@
+"""The API and the security list, against a live server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.site import QUERY, make_library, running
+from vsearch.errors import VsearchError
+from vsearch.webui.media import parse_range
+from vsearch.webui.security import MAX_BODY, Access
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+pytestmark = pytest.mark.slow  # Gradio takes seconds to import
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def ids(folder: Path) -> dict[str, int]:
+    return make_library(folder)
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, ids: dict[str, int]) -> Iterator[httpx.Client]:
+    with running(folder / "library") as address, httpx.Client(base_url=address, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def guarded(folder: Path, ids: dict[str, int]) -> Iterator[httpx.Client]:
+    access = Access(token=TOKEN)
+    with running(folder / "library", access) as address, httpx.Client(base_url=address) as client:
+        yield client
+
+
+def raw(site: httpx.Client, request: str) -> str:
+    """The answer to bytes that a well-behaved client would never send."""
+    where = urlsplit(str(site.base_url))
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
+        connection.sendall(request.encode("latin-1"))
+        connection.settimeout(20)
+        return connection.recv(65536).decode("latin-1")
+
+
+def test_search_gives_documented_records(site: httpx.Client, ids: dict[str, int]) -> None:
+    from vsearch.cli.output import hit_record
+    from vsearch.retriever import Hit
+
+    answer = site.get("/api/search", params={"q": QUERY}).json()
+    assert answer["schema_version"] == 1
+    hits = {hit["video"]: hit for hit in answer["hits"]}
+    assert hits[ids["late"]]["start"] == pytest.approx(29.5)
+    documented = hit_record(Hit(1, "a", 1, 0, 1, 0.5, None, (), ()))
+    assert hits[ids["late"]].keys() == documented.keys() | {"video"}
+
+
+def test_similar_timeline_videos_library(site: httpx.Client, ids: dict[str, int]) -> None:
+    similar = site.get("/api/similar", params={"video": ids["early"], "t": 2}).json()
+    assert similar["hits"][0]["video"] in {ids["late"], ids["old"], ids["hostile"]}
+    points = site.get(f"/api/timeline/{ids['late']}", params={"q": QUERY}).json()["points"]
+    assert max(points, key=lambda p: p["score"])["time"] >= 29
+    assert site.get(f"/api/videos/{ids['old']}").json()["video"]["playable"] is False
+    assert site.get(f"/api/videos/{ids['late']}").json()["video"]["playable"] is True
+    assert site.get("/api/library").json()["videos"] == {"indexed": 4}
+    assert site.get("/health").json() == {"schema_version": 1, "status": "ok", "library": True}
+    assert site.get(f"/thumb/{ids['late']}").content.startswith(b"\xff\xd8")
+
+
+def test_wrong_use_is_answered_in_words(site: httpx.Client, ids: dict[str, int]) -> None:
+    assert site.get("/api/search", params={"q": " "}).json()["error"].startswith("the query is empty")
+    assert "ends before" in site.get("/api/similar", params={"video": ids["early"], "t": 999}).json()["error"]
+    for address in (
+        "/api/search",
+        "/api/search?q=a&n=0",
+        "/api/search?q=a&n=1001",
+        f"/api/search?q={'a' * 501}",
+    ):
+        assert site.get(address).status_code == 422, address
+    for address in ("/api/videos/999", "/media/999", "/thumb/999", "/clip/999?start=0&end=1"):
+        assert site.get(address).status_code == 404, address
+    for range_ in ("start=5&end=5", "start=39&end=3", "start=900&end=901", "start=nan&end=2"):
+        assert site.get(f"/clip/{ids['early']}?{range_}").status_code == 422, range_
+
+
+def test_openapi_names_every_endpoint(site: httpx.Client) -> None:
+    paths = site.get("/openapi.json").json()["paths"]
+    assert {"/health", "/api/search", "/api/similar", "/api/localize", "/api/videos/{id}", "/api/library",
+            "/media/{id}", "/thumb/{id}", "/clip/{id}"} <= paths.keys()  # fmt: skip
+
+
+def test_media_ranges(site: httpx.Client, folder: Path, ids: dict[str, int]) -> None:
+    content = (folder / "videos" / "early.mp4").read_bytes()
+    address, size = f"/media/{ids['early']}", len(content)
+    whole = site.get(address)
+    assert (whole.status_code, whole.content, whole.headers["accept-ranges"]) == (200, content, "bytes")
+    part = site.get(address, headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{size}"
+    assert site.get(address, headers={"range": "bytes=-7"}).content == content[-7:]
+    assert site.get(address, headers={"range": f"bytes={size - 3}-{size + 99}"}).content == content[-3:]
+
+
+@pytest.mark.parametrize("header", [
+    "bytes=9-1", "bytes=-0", "bytes=-", "bytes=a-b", "lines=1-2", "bytes=999999999999-", "bytes=" + "9" * 5000 + "-",
+    "bytes=" + ",".join(["0-1"] * 1000),
+])  # fmt: skip
+def test_range_abuse_is_refused(site: httpx.Client, ids: dict[str, int], header: str) -> None:
+    assert site.get(f"/media/{ids['early']}", headers={"range": header}).status_code == 416
+    assert parse_range(header, 1000) is None
+    assert site.get("/health").status_code == 200
+
+
+def test_a_preview_is_made_once_and_plays_anywhere(
+    site: httpx.Client, ids: dict[str, int], tmp_path: Path
+) -> None:
+    import av
+
+    address = f"/clip/{ids['old']}?start=12&end=15"
+    made = site.get(address)
+    assert (made.status_code, made.headers["content-type"]) == (200, "video/mp4")
+    (tmp_path / "made.mp4").write_bytes(made.content)
+    with av.open(str(tmp_path / "made.mp4")) as clip:
+        assert clip.streams.video[0].codec_context.name == "h264"
+        assert clip.duration == pytest.approx(3e6, abs=2e5)
+    assert site.get(address, headers={"range": "bytes=0-99"}).content == made.content[:100]
+    assert "attachment" in site.get(f"{address}&download=true").headers["content-disposition"]
+
+
+@pytest.mark.parametrize("path", [
+    "/media/../../../etc/passwd", "/media/%2e%2e%2f%2e%2e%2fetc%2fpasswd", "/media//etc/passwd", "/thumb/..%2f..%2fx",
+    "/page/../app.py", "/page/%2e%2e%2fapp.py", "/page//etc/passwd", "/gradio_api/file=/etc/passwd",
+    "/gradio_api/file=library/catalogue.sqlite", "/file=/etc/passwd", "/static/%2e%2e/%2e%2e/app.py", "/media/1/../2",
+])  # fmt: skip
+def test_traversal_finds_nothing(site: httpx.Client, path: str) -> None:
+    host = urlsplit(str(site.base_url)).netloc
+    answer = raw(site, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+    assert answer.split(" ")[1] in ("400", "403", "404", "405", "422"), answer[:200]
+    assert "root:" not in answer
+    assert site.get("/health").status_code == 200
+
+
+def test_a_file_put_in_the_place_of_a_video_is_not_served(
+    folder: Path, ids: dict[str, int], site: httpx.Client
+) -> None:
+    video = folder / "videos" / "old.avi"
+    kept = video.with_suffix(".kept")
+    video.rename(kept)
+    try:
+        secret = folder / "secret"
+        secret.write_bytes(kept.read_bytes())
+        os.utime(secret, ns=(kept.stat().st_atime_ns, kept.stat().st_mtime_ns))
+        video.symlink_to(secret)
+        assert site.get(f"/media/{ids['old']}").status_code == 404  # a link, though of equal size and age
+        video.unlink()
+        video.write_bytes(b"another file")
+        assert site.get(f"/media/{ids['old']}").status_code == 404
+        assert site.get(f"/clip/{ids['old']}?start=1&end=2").status_code == 404
+    finally:
+        video.unlink()
+        kept.rename(video)
+    assert site.get(f"/media/{ids['old']}").status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.5:7860", "", "[::"])
+def test_host_rebinding_is_refused(site: httpx.Client, host: str) -> None:
+    assert site.get("/api/library", headers={"host": host}).status_code == 400
+
+
+def test_another_site_may_not_post(site: httpx.Client) -> None:
+    foreign = site.post("/gradio_api/queue/join", json={}, headers={"origin": "https://evil.example"})
+    assert foreign.status_code == 403
+
+
+def test_uploads_and_long_bodies_are_refused(site: httpx.Client) -> None:
+    playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
+    assert site.post("/gradio_api/upload", files={"files": ("evil.mp4", playlist)}).status_code == 404
+    assert site.post("/api/search", content=b"x" * (MAX_BODY + 1)).status_code == 413
+    host = urlsplit(str(site.base_url)).netloc
+    for length in ("-1", "1e9", "99999999999"):
+        sent = f"POST /api/search HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        assert raw(site, sent).split(" ")[1] in ("400", "413")
+    assert site.get("/health").status_code == 200
+
+
+def test_pages_forbid_outside_sources(site: httpx.Client) -> None:
+    page = site.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_token_opens(guarded: httpx.Client) -> None:
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"cookie": "vsearch_token=wrong"},
+        {"cookie": "\x01=;"},
+    ):
+        for path in ("/", "/api/library", "/media/1", "/openapi.json", "/health"):
+            assert guarded.get(path, headers=headers).status_code == 401, (path, headers)
+    assert guarded.get("/api/library?token=wrong").status_code == 401
+    assert guarded.get("/api/library", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+    host = urlsplit(str(guarded.base_url)).netloc
+    entered = raw(
+        guarded, f"GET //evil.example/?token={TOKEN} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    assert "location: /evil.example/\r\n" in entered  # never to another site
+    entry = guarded.get(f"/?q=a&token={TOKEN}")
+    assert (entry.status_code, entry.headers["location"]) == (303, "/?q=a")
+    assert "HttpOnly" in entry.headers["set-cookie"]
+    guarded.cookies.clear()
+    cookie = {"cookie": f"vsearch_token={TOKEN}"}
+    assert guarded.get("/api/library", headers=cookie).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "token"), [("0.0.0.0", None), ("example.org", None), ("::", None), ("127.0.0.1", "short")]
+)
+def test_an_open_door_is_refused(host: str, token: str | None) -> None:
+    with pytest.raises(VsearchError, match="token"):
+        Access(host, token)
+
+
+def test_the_command_refuses_an_open_door(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vsearch", "serve", "--host", "0.0.0.0", "--library", str(tmp_path)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, "give a --token" in done.stderr) == (2, True)
+
+
+def test_without_a_library_the_page_says_what_to_run(tmp_path: Path) -> None:
+    with running(tmp_path / "none") as address:
+        assert httpx.get(f"{address}/health").json()["library"] is False
+        answer = httpx.get(f"{address}/api/search", params={"q": "a"})
+        assert (answer.status_code, "vsearch index" in answer.json()["error"]) == (409, True)
+        assert httpx.get(f"{address}/").status_code == 200
+    assert not (tmp_path / "none").exists()

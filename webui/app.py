@@ -1,0 +1,56 @@
+"""The application: API, media and page behind one guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+import vsearch
+from vsearch.errors import LibraryError, VsearchError
+from vsearch.webui.api import router
+from vsearch.webui.engine import Engine
+from vsearch.webui.media import Previews
+from vsearch.webui.security import Access, Guard
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def create_app(library: Path, access: Access) -> Guard:
+    """An ASGI application over the library in the folder `library`, which need not exist yet."""
+    from vsearch.webui.page import mount_page
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.engine.close()
+        app.state.previews.close()
+
+    app = FastAPI(
+        title="vsearch",
+        version=vsearch.__version__,
+        description="Find the moment in your videos that a sentence describes. See docs/api.md.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere; /openapi.json is there
+        redoc_url=None,
+    )
+    app.state.engine = Engine(library)
+    app.state.previews = Previews()
+    app.add_exception_handler(VsearchError, _in_words)
+    app.include_router(router)
+
+    @app.get("/page/{name}", include_in_schema=False)
+    def asset(name: str) -> Response:
+        if name not in ("page.css", "page.js"):
+            return Response(status_code=404)
+        return FileResponse(ASSETS / name, headers={"cache-control": "no-cache"})
+
+    return Guard(mount_page(app), access)
+
+
+async def _in_words(request: Request, error: Exception) -> Response:
+    status = 409 if isinstance(error, LibraryError) else 422
+    return JSONResponse({"schema_version": 1, "error": str(error)}, status)
