@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import vsearch
+from vsearch.cli.adopt import adopt
 from vsearch.cli.classify import classify
 from vsearch.cli.clip import clip
 from vsearch.cli.doctor import doctor
@@ -38,6 +39,7 @@ app.command()(serve)
 app.command("web", hidden=True)(serve)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(adopt)
 app.command("train-proposals")(train_proposals)
 app.add_typer(models, name="models")
 

@@ -31,6 +31,14 @@ def index(
     model: Annotated[
         str | None, typer.Option(help="Backbone; see `vsearch models list`.", show_default="mini")
     ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Trained head for a new library: folder of a `vsearch train` run.",
+            show_default="zero-shot",
+        ),
+    ] = None,
     fps: Annotated[float, typer.Option(min=0.01, max=60, help="Sampled frames a second.")] = 2.0,
     device: DeviceOption = "auto",
     decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
@@ -56,7 +64,7 @@ def index(
     from vsearch.library import find_library
 
     options = IndexOptions(
-        model=model, fps=fps, device=device, decoder=decoder, workers=workers, batch_size=batch_size,
+        model=model, head=head, fps=fps, device=device, decoder=decoder, workers=workers, batch_size=batch_size,
         retry_failed=retry_failed, dry_run=dry_run,
     )  # fmt: skip
     with reporter(progress) as report:

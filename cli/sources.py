@@ -32,7 +32,7 @@ def open_videos(
         with Library.open(home) as opened:
             yield opened, opened.videos(INDEXED, PARTIAL)
         return
-    model = None
+    model, head = None, None
     if Library.exists(home):
         with Library.open(home) as opened:
             known = opened.live_encoder()
@@ -40,7 +40,8 @@ def open_videos(
             if known and videos is not None:
                 yield opened, videos
                 return
-            model = known.spec["model"] if known else None
+            if known:
+                model, head = known.spec["model"], known.spec["head"].get("checkpoint")
     from vsearch.indexer import IndexOptions, Progress, index_videos
 
     def report(progress: Progress) -> None:
@@ -49,7 +50,12 @@ def open_videos(
 
     with tempfile.TemporaryDirectory(prefix="vsearch-") as scratch:
         passing = Path(scratch) / "library"
-        index_videos(passing, paths, IndexOptions(model=model, device=device), report)
+        index_videos(
+            passing,
+            paths,
+            IndexOptions(model=model, head=Path(head) if head else None, device=device),
+            report,
+        )
         if not Library.exists(passing):
             raise VsearchError("no videos found")
         with Library.open(passing) as opened:

@@ -22,11 +22,12 @@ from vsearch.indexer.decode import DecodeOptions
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
 from vsearch.indexer.fingerprint import fingerprint
+from vsearch.indexer.moments import embedder, register, renew_moments
 from vsearch.indexer.picture import FrameShape
 
 if TYPE_CHECKING:
-    from vsearch.library import Job, Library, Plan, Scan
-    from vsearch.models import Backbone, Encoder, Head
+    from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
+    from vsearch.models import Backbone, Encoder
 
 DEFAULT_MODEL = "mini"
 DECODERS = ("auto", "pyav", "decord")
@@ -35,9 +36,11 @@ PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often durin
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """What a run may be told. `fps`: sampled frames a second; `workers`: decoder processes."""
+    """What a run may be told. `head`: a checkpoint's folder; `fps`: sampled frames a second; `workers`: decoder
+    processes."""
 
     model: str | None = None
+    head: Path | None = None
     fps: float = 2.0
     device: str = "auto"
     decoder: str = "auto"
@@ -155,6 +158,8 @@ class _Run:
                 f"this library is indexed with {self._known.spec['model']}; give the same --model or none, "
                 f"or make another library: vsearch index FOLDER --model {options.model} --library NEW"
             )
+        if self._known and options.head:
+            _check_same_head(self._known, options.head)
         self._bytes_todo = self._bytes_done = self._videos = self._videos_done = self._frames = 0
         self._begin = time.monotonic()
         self._fresh: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
@@ -207,7 +212,7 @@ class _Run:
 
     def _load(self) -> Encoder:
         if self._encoder is None:
-            from vsearch.models import Encoder, ZeroShotHead, load_backbone, load_encoder
+            from vsearch.models import load_encoder
 
             self._report(Progress("loading the model"))
             if self._known:
@@ -218,15 +223,21 @@ class _Run:
                         f"{self._encoder.identity}; make a new library: vsearch index FOLDER --library NEW"
                     )
             else:
-                backbone = load_backbone(self.options.model or DEFAULT_MODEL, self.options.device)
-                self._encoder = Encoder(backbone, ZeroShotHead())
+                self._encoder = self._new_encoder()
         return self._encoder
 
+    def _new_encoder(self) -> Encoder:
+        from vsearch.models import Encoder, ZeroShotHead, load_backbone, read_card
+
+        head, model, device = self.options.head, self.options.model, self.options.device
+        if head is None:
+            return Encoder(load_backbone(model or DEFAULT_MODEL, device), ZeroShotHead())
+        from vsearch.models.trained_head import trained_encoder
+
+        return trained_encoder(head, load_backbone(model or read_card(head).model, device), self.options.fps)
+
     def _register_encoder(self) -> int:
-        encoder = self._load()
-        return self.library.register_encoder(
-            encoder.identity, encoder.backbone.identity, encoder.head.identity, encoder.spec()
-        )
+        return register(self.library, self._load())
 
     def _work(self, jobs: Sequence[Job], encoder_id: int) -> Iterator[tuple[Job, str | None, bool]]:
         """Decode, encode and record; yields each job with a reason (partial or failed) and whether it failed."""
@@ -242,6 +253,8 @@ class _Run:
             decoder=self.options.decoder,
         )
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
+        together = encoder.backbone.frames_together
+        batch = max(together, batch - batch % together)
         buffers: dict[int, _VideoFrames] = {}
         with DecodePool(decode, workers=self.options.workers or default_workers()) as pool:
             for event in pool.run(DecodeJob(i, job.path) for i, job in enumerate(jobs)):
@@ -305,28 +318,10 @@ class _Run:
         self._fresh.append((np.asarray(recorded.moment_ids, np.int64), moments))
 
     def _publish(self, encoder_id: int) -> None:
-        self._renew_moments(encoder_id)
+        renew_moments(self.library, encoder_id)
         if not self.library.up_to_date(encoder_id):
             self.library.publish_update(encoder_id, self._fresh, embedder(self.library, encoder_id))
         self._fresh = []
-
-    def _renew_moments(self, encoder_id: int) -> None:
-        """Moments for stored frames that have none, as after a repair."""
-        from vsearch.library import NewMoment
-        from vsearch.models import load_head, plan_windows
-
-        bare = self.library.frame_sets_without_moments(encoder_id)
-        if not bare:
-            return
-        head = load_head(self.library.encoder(encoder_id).spec["head"])
-        moments = {}
-        for frame_set in bare:
-            times = np.asarray(self.library.frames(frame_set.id).times_ms)
-            windows = plan_windows(times, frame_set.duration_ms, head.window_s, head.overlap)
-            moments[frame_set.id] = [
-                NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows
-            ]
-        self.library.add_moments(encoder_id, moments)
 
     def _progress(self) -> None:
         elapsed = time.monotonic() - self._begin
@@ -345,6 +340,23 @@ class _Run:
 
     def _warn(self, text: str) -> None:
         self._report(Progress("indexing", self._videos, self._videos_done, warning=text))
+
+
+def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
+    """A library keeps the head that it has until another is adopted."""
+    from vsearch.models import read_card
+
+    card = read_card(checkpoint)
+    if not known.head.startswith(card.identity):
+        change = "make another library: " if card.recipe.in_network else ""
+        command = (
+            f"vsearch index FOLDER --head {checkpoint} --library NEW"
+            if change
+            else f"vsearch adopt {checkpoint}"
+        )
+        raise LibraryError(
+            f"this library is indexed with head {known.head}; to change that, {change}{command}"
+        )
 
 
 class _VideoFrames:
@@ -381,14 +393,6 @@ class _VideoFrames:
             self._vectors.append(self._backbone.encode_frames(batch))
         self._waiting = [frames[count:]] if count < len(frames) else []
         return count
-
-
-def embedder(library: Library, encoder_id: int) -> Callable[..., npt.NDArray[np.float32]]:
-    """Moment vectors from stored frames by an encoder's head: (vectors, times_ms, moments) -> (M, D)."""
-    from vsearch.models import load_head
-
-    head: Head = load_head(library.encoder(encoder_id).spec["head"])
-    return head.embed_windows
 
 
 def default_workers() -> int:

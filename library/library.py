@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import migrations, publishing, queries, recording
+from vsearch.library import heads, migrations, publishing, queries, recording
 from vsearch.library.catalogue import (
     Catalogue,
     EncoderRow,
@@ -59,7 +59,14 @@ if TYPE_CHECKING:
     from vsearch.library.verify import Report
 
 _log = logging.getLogger(__name__)
-_OWN = ("catalogue", "index", "frames", "thumbs", TEMPORARY)  # how names in a library's folder begin
+_OWN = (
+    "catalogue",
+    "index",
+    "frames",
+    "thumbs",
+    heads.HEADS,
+    TEMPORARY,
+)  # how names in a library's folder begin
 _CACHED_TEXTS = 10_000
 _CACHE_PATIENCE_MS = 200  # a query does not wait for an indexing run to remember its vector
 
@@ -164,6 +171,12 @@ class Library:
         """Do everything of a plan that needs no decoding, in one transaction."""
         with self.writing(), self._catalogue.write() as session:
             recording.apply_plan(session, self._roots(session), plan)
+
+    def keep_head(self, files: Sequence[Path]) -> str:
+        """Copy a trained head's files into the library; gives their folder relative to it, for the encoder's spec:
+        `spec["head"]["checkpoint"]`, which comes back as an absolute path."""
+        with self.writing():
+            return heads.keep(self.path, files)
 
     def register_encoder(self, identity: str, backbone: str, head: str, spec: Mapping[str, object]) -> int:
         """The id of an encoder, recorded at its first use. `spec` must survive JSON."""
@@ -290,12 +303,13 @@ class Library:
 
     def encoder(self, encoder_id: int) -> EncoderInfo:
         with self._catalogue.read() as session:
-            return to_encoder(session.get_one(EncoderRow, encoder_id))
+            return to_encoder(session.get_one(EncoderRow, encoder_id), self.path)
 
     def encoders(self) -> list[EncoderInfo]:
         """All encoders ever used here, oldest first."""
         with self._catalogue.read() as session:
-            return [to_encoder(row) for row in session.scalars(select(EncoderRow).order_by(EncoderRow.id))]
+            rows = session.scalars(select(EncoderRow).order_by(EncoderRow.id))
+            return [to_encoder(row, self.path) for row in rows]
 
     def live_encoder(self) -> EncoderInfo | None:
         """The encoder that queries must use."""
@@ -432,7 +446,11 @@ class Library:
 
     def leftovers(self) -> list[Path]:
         """Temporary files; of a killed run, unless a writer is at work."""
-        folders = [self.path / "index", *(self.path / "thumbs").glob("??")]
+        folders = [
+            self.path / "index",
+            *(self.path / "thumbs").glob("??"),
+            *(self.path / heads.HEADS).glob("*"),
+        ]
         found = [path for folder in folders for path in folder.glob(f"{TEMPORARY}*")]
         return sorted(found + self.frame_store.leftovers())
 

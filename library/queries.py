@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
 from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, MomentRow, VideoRow
+from vsearch.library.heads import HEADS
 from vsearch.library.publishing import current_frame_sets, live_row, up_to_date
 from vsearch.library.recording import chunks
 from vsearch.library.records import (
@@ -135,8 +136,9 @@ def summary(session: Session, library: Path) -> Summary:
             "frames": _sum(session, select(func.sum(FrameSetRow.bytes))),
             "index": _sum(session, select(func.sum(GenerationRow.bytes))),
             "thumbs": sum(path.stat().st_size for path in (library / "thumbs").glob("??/*.jpg")),
+            "heads": sum(path.stat().st_size for path in (library / HEADS).glob("*/*")),
         },
-        encoder=None if encoder is None else to_encoder(encoder),
+        encoder=None if encoder is None else to_encoder(encoder, library),
         generation=None if live is None else to_generation(live),
         up_to_date=live is not None and up_to_date(session, live.encoder_id),
     )

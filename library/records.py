@@ -162,7 +162,7 @@ class Summary:
     duration_ms: int
     frame_count: int
     moment_count: int
-    bytes: dict[str, int]  # catalogue, frames, index, thumbs
+    bytes: dict[str, int]  # catalogue, frames, index, thumbs, heads
     encoder: EncoderInfo | None  # the one that answers
     generation: Generation | None
     up_to_date: bool  # whether the index has exactly the moments that it should have

@@ -89,8 +89,13 @@ def to_video(row: VideoRow, roots: Roots) -> Video:
     )
 
 
-def to_encoder(row: EncoderRow) -> EncoderInfo:
-    return EncoderInfo(row.id, row.identity, row.backbone, row.head, json.loads(row.spec))
+def to_encoder(row: EncoderRow, library: Path) -> EncoderInfo:
+    """A trained head lies in the library, so its place is named relative to that and found where that lies now."""
+    spec = json.loads(row.spec)
+    head = spec.get("head")
+    if isinstance(head, dict) and "checkpoint" in head:
+        head["checkpoint"] = str(library / head["checkpoint"])
+    return EncoderInfo(row.id, row.identity, row.backbone, row.head, spec)
 
 
 def to_frames(row: FrameSetRow) -> StoredFrames:

@@ -15,9 +15,10 @@ from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import publishing
+from vsearch.library import heads, publishing
 from vsearch.library.catalogue import (
     Catalogue,
+    EncoderRow,
     FrameSetRow,
     GarbageRow,
     GenerationRow,
@@ -30,7 +31,7 @@ from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, open_index
 from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
 from vsearch.library.records import FAILED, PRESENT, Embed
-from vsearch.library.rows import to_frames, to_generation
+from vsearch.library.rows import to_encoder, to_frames, to_generation
 
 REDO = "its stored frames were damaged: `vsearch index` reads it again"
 
@@ -77,6 +78,7 @@ def verify(
         *_check_videos(catalogue, repair),
         *_check_moments(catalogue, repair),
         *_check_generations(catalogue, folder, repair, embed),
+        *_check_heads(catalogue, folder),
     ]
     if repair and problems:  # the index drops what is gone at once, and takes up what `embed` can give
         with catalogue.read() as session:
@@ -197,6 +199,23 @@ def _drop_generation(catalogue: Catalogue, row: GenerationRow, is_live: bool) ->
         session.execute(delete(GenerationRow).where(GenerationRow.id == row.id))
         discard(session, f"{INDEX}/{row.file}")
     return "dropped; `vsearch index` builds it again" if is_live else "dropped"
+
+
+def _check_heads(catalogue: Catalogue, folder: Path) -> list[Problem]:
+    """Trained heads of kept generations; what is lost of one is only in the checkpoint that it was copied from."""
+    with catalogue.read() as session:
+        used = select(GenerationRow.encoder_id).distinct()
+        rows = session.scalars(select(EncoderRow).where(EncoderRow.id.in_(used))).all()
+    encoders = [to_encoder(row, folder) for row in rows]
+    return [
+        Problem(
+            f"The trained head {encoder.head} is missing or damaged: adopt its checkpoint again "
+            "(vsearch adopt CHECKPOINT) or go back to the head before (vsearch adopt --rollback)"
+        )
+        for encoder in encoders
+        if "checkpoint" in encoder.spec.get("head", {})
+        and not heads.sound(Path(encoder.spec["head"]["checkpoint"]))
+    ]
 
 
 def _sweep(catalogue: Catalogue, folder: Path, leftovers: list[Path], repair: bool) -> list[str]:

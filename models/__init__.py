@@ -1,6 +1,7 @@
 """Everything with weights: backbones, heads, the built-in model. Knows nothing of libraries, SQL or the CLI."""
 
 from vsearch.models.backbone import Backbone, Preprocess, list_backbones, load_backbone
+from vsearch.models.checkpoint import Card, read_card
 from vsearch.models.encoder import (
     Encoder,
     Head,
@@ -14,6 +15,7 @@ from vsearch.models.encoder import (
 
 __all__ = [
     "Backbone",
+    "Card",
     "Encoder",
     "Head",
     "Preprocess",
@@ -25,4 +27,5 @@ __all__ = [
     "load_head",
     "normalise",
     "plan_windows",
+    "read_card",
 ]

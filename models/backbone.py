@@ -47,6 +47,8 @@ class Preprocess:
 class Backbone:
     """A loaded backbone. `identity` = architecture + weights hash + preprocessing."""
 
+    frames_together = 1  # how many frames of a video its image side sees at once
+
     def __init__(
         self,
         name: str,

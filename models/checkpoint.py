@@ -43,7 +43,11 @@ class Card:
 
     @property
     def identity(self) -> str:
-        return f"{self.recipe.name}@{self.weights}"
+        """Changes with anything that changes a vector: recipe, weights, normalisation, classes."""
+        said = json.dumps(
+            [self.recipe.as_dict(), self.weights, self.mean, self.std, self.labels], sort_keys=True
+        )
+        return f"{self.recipe.name}@{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}"
 
 
 def save(

@@ -101,12 +101,13 @@ class Encoder:
         return f"{self.backbone.identity}+{self.head.identity}"
 
     def spec(self) -> dict[str, Any]:
+        zero_shot = isinstance(self.head, ZeroShotHead)  # a trained head's scores are on a scale of their own
         return {
             "model": self.backbone.name,
             "backbone": self.backbone.identity,
             "dim": self.backbone.dim,
             "head": self.head.spec(),
-            "calibration": mini_calibration() if self.backbone.name == "mini" else None,
+            "calibration": mini_calibration() if zero_shot and self.backbone.name == "mini" else None,
         }
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -116,11 +117,24 @@ class Encoder:
 
 def load_encoder(spec: dict[str, Any], device: str = "auto") -> Encoder:
     """The encoder that a library's spec names. The caller compares identities."""
-    return Encoder(load_backbone(spec["model"], device), load_head(spec["head"]))
+    backbone = load_backbone(spec["model"], device)
+    if "checkpoint" in spec["head"]:
+        from vsearch.models.trained_head import restored_encoder
+
+        return restored_encoder(spec["head"], backbone)
+    return Encoder(backbone, load_head(spec["head"]))
 
 
 def load_head(spec: dict[str, Any]) -> Head:
-    """The head of a stored spec; no backbone is needed to re-embed stored frame vectors."""
+    """The head of a stored spec, to embed stored frame vectors with.
+
+    A trained one is read from its checkpoint and checked: raises ModelError when that is gone, damaged or another.
+    """
+    if "checkpoint" in spec:
+        from vsearch.models.trained_head import head_alone
+
+        kept = (spec[name] for name in ("checkpoint", "identity", "model", "window_s", "overlap"))
+        return head_alone(*kept)
     return ZeroShotHead(spec["window_s"], spec["overlap"], tuple(spec["templates"]))
 
 

@@ -17,11 +17,11 @@ from vsearch.errors import ModelError
 
 @dataclass(frozen=True)
 class Frames:
-    """features (B, T, D) in the joint space; cls (B, T, W) and patches (B, T, N, W) of the last layer."""
+    """features (B, T, D) in the joint space; cls (B, T, W) and patches (B, T, N, W) of the last layer, where known."""
 
     features: Tensor
-    cls: Tensor
-    patches: Tensor
+    cls: Tensor | None
+    patches: Tensor | None
 
 
 class FrameTower(nn.Module):

@@ -1,9 +1,14 @@
-"""A trained head for a library: stored frame vectors become moments, sentences become queries, nothing is decoded."""
+"""Trained heads in a library: stored frame vectors become moments, sentences become queries, nothing is decoded.
+
+A recipe that was trained inside the image tower changes the frame vectors themselves. It is a backbone of its own
+(`TunedBackbone`), which videos must be encoded with anew, and a head on top like any other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError
-from vsearch.models.checkpoint import Card, load
-from vsearch.models.encoder import Vectors, Window, normalise
+from vsearch.models.backbone import Backbone, load_backbone
+from vsearch.models.checkpoint import Card, load, read_card
+from vsearch.models.encoder import Encoder, Vectors, Window, normalise
 
 if TYPE_CHECKING:
-    from vsearch.models.backbone import Backbone
     from vsearch.models.video_text import VideoText
 
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """Offers what `encoder.Head` asks for. Window and overlap are the library's, not the training's."""
+    """Offers what `encoder.Head` asks for. Window and overlap are the library's, not the training's.
+
+    `backbone` names the model that the checkpoint stands on.
+    """
 
     card: Card
     folder: Path
+    backbone: str
     model: VideoText = field(repr=False)
     window_s: float = 8.0
     overlap: float = 0.5
@@ -34,12 +43,18 @@ class TrainedHead:
         return f"{self.card.identity}/{self.window_s:g}s/{self.overlap:g}"
 
     def spec(self) -> dict[str, Any]:
+        from vsearch.models.prompts import TEMPLATES
+
+        text = self.card.recipe.text
         return {
             "recipe": self.card.recipe.name,
             "checkpoint": str(self.folder),
-            "weights": self.card.weights,
+            "identity": self.identity,
+            "model": self.backbone,
+            "in_network": self.card.recipe.in_network,
             "window_s": self.window_s,
             "overlap": self.overlap,
+            "action_templates": list(TEMPLATES) if text.kind == "templates" else [text.template],
             # only the plain mean leaves moments in the space of frame vectors
             "frame_space": self.card.recipe.temporal.kind == "mean",
         }
@@ -72,21 +87,96 @@ class TrainedHead:
             return normalise(self.model.embed_text(list(texts)).float().cpu().numpy())
 
 
+class TunedBackbone(Backbone):
+    """A backbone whose image side is a recipe's. Towers that look across frames see `frames_together` at a time."""
+
+    def __init__(self, base: Backbone, model: VideoText, card: Card) -> None:
+        self.__dict__.update(base.__dict__)
+        self.identity = f"{base.identity}*{card.identity}"
+        self.frames_together = _together(card)
+        self._model = model
+
+    def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(N, S, S, 3) uint8 RGB in order of time -> (N, D) float32; each run of `frames_together` is one clip."""
+        import torch
+
+        size = self.frames_together
+        whole = len(frames) - len(frames) % size
+        clips = [frames[:whole].reshape(-1, size, *frames.shape[1:])] if whole else []
+        clips += [frames[None, whole:]] if whole < len(frames) else []
+        with torch.inference_mode(), self._precision():
+            seen = [self._model.see(torch.from_numpy(clip).to(self.device)) for clip in clips]
+            return np.concatenate([s.features.flatten(0, 1).float().cpu().numpy() for s in seen])
+
+
+def trained_encoder(folder: Path, backbone: Backbone, fps: float = 2.0) -> Encoder:
+    """Backbone and head of a checkpoint, whatever its recipe trained; the given backbone is changed in place.
+
+    Where frames are seen together, a moment is just such a clip: `frames` of the recipe at `fps` a second.
+    Raises ModelError for another backbone than the checkpoint's, and for recipes without vectors to index.
+    """
+    card = read_card(folder)
+    if _together(card) == 1:
+        return _encoder(folder, backbone)
+    return _encoder(folder, backbone, _together(card) / fps, 0.0)
+
+
 def load_trained_head(
     folder: Path, backbone: Backbone, window_s: float = 8.0, overlap: float = 0.5
 ) -> TrainedHead:
-    """The head in a checkpoint's folder. Its text tower is the backbone's, changed in place where it was trained.
+    """The head in a checkpoint's folder, for frame vectors of `backbone`. Its text tower is the backbone's, changed in
+    place where it was trained.
 
     Raises ModelError for recipes that change the frame vectors, or that have no vectors to index.
     """
-    model, card = load(folder, backbone)
+    card = read_card(folder)
     if card.recipe.in_network:
         raise ModelError(
-            f"recipe {card.recipe.name} was trained inside the image tower: stored frame vectors do not fit it, "
-            "the videos must be encoded again (vsearch index --head)"
+            f"recipe {card.recipe.name} was trained inside the image tower, so stored frame vectors do not fit it and "
+            f"the videos must be encoded again: vsearch index FOLDER --head {folder} --library NEW"
         )
+    head = _encoder(folder, backbone, window_s, overlap).head
+    assert isinstance(head, TrainedHead)
+    return head
+
+
+def restored_encoder(head: dict[str, Any], backbone: Backbone) -> Encoder:
+    """The encoder of a trained head's stored spec, on the backbone that it names (changed in place).
+
+    Raises ModelError when the checkpoint is gone, damaged, or another one.
+    """
+    found = _encoder(Path(head["checkpoint"]), backbone, head["window_s"], head["overlap"])
+    if found.head.identity != head["identity"]:
+        raise ModelError(
+            f"{head['checkpoint']} holds {found.head.identity}, but this library was indexed with {head['identity']}; "
+            "put the right checkpoint back, or take another: vsearch adopt CHECKPOINT"
+        )
+    return found
+
+
+@lru_cache(maxsize=1)
+def head_alone(checkpoint: str, identity: str, model: str, window_s: float, overlap: float) -> TrainedHead:
+    """A trained head for stored frame vectors, kept for the next call; it brings its backbone for its text tower."""
+    spec = {"checkpoint": checkpoint, "identity": identity, "window_s": window_s, "overlap": overlap}
+    head = restored_encoder(spec, load_backbone(model)).head
+    assert isinstance(head, TrainedHead)
+    return head
+
+
+def _encoder(folder: Path, backbone: Backbone, window_s: float = 8.0, overlap: float = 0.5) -> Encoder:
+    _refuse_pairs(read_card(folder))
+    model, card = load(folder, backbone)
+    if card.recipe.in_network:
+        backbone = TunedBackbone(backbone, model, card)
+    return Encoder(backbone, TrainedHead(card, folder.resolve(), backbone.name, model, window_s, overlap))
+
+
+def _together(card: Card) -> int:
+    return 1 if card.recipe.tower.kind == "clip" else card.recipe.frames
+
+
+def _refuse_pairs(card: Card) -> None:
     if not card.recipe.indexable:
         raise ModelError(
             f"recipe {card.recipe.name} scores pairs of video and text; it has no vectors to index"
         )
-    return TrainedHead(card, folder.resolve(), model, window_s, overlap)

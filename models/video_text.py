@@ -23,7 +23,7 @@ from vsearch.models.recipe import Recipe
 from vsearch.models.similarity import TightTransformer, cosine
 from vsearch.models.temporal import build_temporal, pool, start_from_text
 from vsearch.models.text_tower import MaskedWordHead, TextAdapters, label_words, mask_words, read, text_parts
-from vsearch.models.towers import build_tower, require_vit
+from vsearch.models.towers import Frames, build_tower, require_vit
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -163,20 +163,25 @@ class VideoText(nn.Module):
         """Frame vectors (B, T, D) or uint8 frames (B, T, S, S, 3), mask (B, T) -> vectors that are not normalised."""
         cls = patches = None
         if video.dim() == 5:
-            pixels = video.permute(0, 1, 4, 2, 3).float() / 255
-            shape = (1, 1, 3, 1, 1)
-            pixels = (pixels - pixels.new_tensor(self.mean).view(shape)) / pixels.new_tensor(self.std).view(
-                shape
-            )
-            if self.recipe.tower.kind == "clip" and self.recipe.similarity.kind != "video-prompts":
-                video = self.clip.encode_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-            else:
-                seen = self.new["tower"](self.clip.visual, pixels)
-                video, cls, patches = seen.features, seen.cls, seen.patches
+            seen = self.see(video)
+            video, cls, patches = seen.features, seen.cls, seen.patches
         frames = self.new["temporal"](video, mask)
         return VideoSide(
             pool(frames, mask, self.recipe.similarity.normalise_frames), frames, mask, cls, patches
         )
+
+    def see(self, video: Tensor) -> Frames:
+        """What the image side makes of raw frames (B, T, S, S, 3) uint8; cls and patches only where it must run its
+        own way through the ViT."""
+        pixels = video.permute(0, 1, 4, 2, 3).float() / 255
+        shape = (1, 1, 3, 1, 1)
+        pixels = (pixels - pixels.new_tensor(self.mean).view(shape)) / pixels.new_tensor(self.std).view(shape)
+        if self.recipe.tower.kind == "clip" and self.recipe.similarity.kind != "video-prompts":
+            return Frames(
+                self.clip.encode_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]), None, None
+            )
+        found: Frames = self.new["tower"](self.clip.visual, pixels)
+        return found
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Sentences as they are to be read, templates already filled -> (N, D), not normalised."""

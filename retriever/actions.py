@@ -106,9 +106,9 @@ def parse_actions(text: str) -> list[str]:
 
 
 def embed_actions(library: Library, names: Sequence[str], device: str = "auto") -> Floats:
-    """(K, C, D) unit vectors: each name in each template. A head with prompts of its own takes the bare name."""
+    """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own."""
     encoder = live_encoder(library)
-    templates = TEMPLATES if encoder.spec["head"]["recipe"] == "zero-shot" else ("{}",)
+    templates = tuple(encoder.spec["head"].get("action_templates", TEMPLATES))
     cached = {name: library.cached_text(encoder.id, cache_key(templates, name)) for name in names}
     missing = [name for name, vector in cached.items() if vector is None]
     if missing:

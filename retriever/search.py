@@ -93,8 +93,7 @@ def search_similar(library: Library, video: Video, time_ms: int, *, number: int 
         )
     frames = library.frames(stored.id)
     i = max(0, int(np.searchsorted(frames.times_ms, time_ms, side="right")) - 1)
-    frame = np.asarray(frames.vectors[i], dtype=np.float32)
-    query = frame / max(float(np.linalg.norm(frame)), 1e-12)
+    query = _look_of(encoder, frames, i)
 
     def elsewhere(m: Scored) -> bool:
         return m.video_id != video.id or not m.start_ms <= time_ms <= m.end_ms
@@ -102,6 +101,20 @@ def search_similar(library: Library, video: Video, time_ms: int, *, number: int 
     # Scores between pictures are not on the scale of scores between sentences and pictures: no words for them.
     label = f"{video.path}@{time_ms / 1000:.3f}"
     return _answer(library, encoder, label, query, number, None, keep=elsewhere)
+
+
+def _look_of(encoder: EncoderInfo, frames: FrameSet, i: int) -> npt.NDArray[np.float32]:
+    """Unit vector (D,) of frame i in the space of moments: its own, or of a window around it where a head pools."""
+    head = encoder.spec["head"]
+    if head.get("frame_space"):
+        frame = np.asarray(frames.vectors[i], dtype=np.float32)
+        return frame / max(float(np.linalg.norm(frame)), 1e-12)
+    from vsearch.models import Window, load_head
+
+    at, half = int(frames.times_ms[i]), round(head["window_s"] * 500)
+    first, last = (int(k) for k in np.searchsorted(frames.times_ms, [at - half, at + half + 1]))
+    window = Window(at - half, at + half, first, last)
+    return load_head(head).embed_windows(frames.vectors, np.asarray(frames.times_ms), [window])[0]
 
 
 def live_encoder(library: Library) -> EncoderInfo:

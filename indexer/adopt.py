@@ -1,0 +1,109 @@
+"""Another head for a library, from the frame vectors that it keeps: no video is opened.
+
+The new generation is made beside the one that answers, and the switch is one transaction. Killed before, the old head
+answers as ever; killed after, the new one does. The old generation stays, so going back is only a switch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vsearch.errors import LibraryError, ModelError
+from vsearch.indexer.moments import register, renew_moments
+from vsearch.indexer.run import Progress, Report
+from vsearch.library import EncoderInfo, Library
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What now answers. `moments` in its index; `changed` is False when it answered before already; `behind`: videos
+    that were indexed since and that the next `vsearch index` brings to this head."""
+
+    head: str
+    former: str
+    moments: int
+    seconds: float
+    changed: bool = True
+    behind: int = 0
+
+
+def adopt(
+    library: Library, checkpoint: Path, report: Report = lambda progress: None, device: str = "auto"
+) -> Adopted:
+    """Let the trained head in the folder `checkpoint` answer, with moments and vectors from stored frames.
+
+    The library takes a copy of the head. Raises ModelError for a checkpoint of another backbone and for recipes that
+    need the videos encoded again, LibraryError for a library without an index or in use by another run.
+    """
+    began = time.monotonic()
+    former = _live(library)
+    _check_backbone(former, checkpoint)
+    from vsearch.models import Encoder, load_backbone
+    from vsearch.models.trained_head import load_trained_head
+
+    with library.writing():
+        report(Progress("loading the model"))
+        backbone = load_backbone(former.spec["model"], device)
+        own = former.spec["head"]
+        head = load_trained_head(checkpoint, backbone, own["window_s"], own["overlap"])
+        encoder_id = register(library, Encoder(backbone, head))
+        renew_moments(library, encoder_id)
+        sets = len({video.fingerprint for video in library.videos("indexed", "partial")})
+        embed = _counted(head.embed_windows, sets, report)
+        generation = library.publish_update(encoder_id, embed=embed)
+    return Adopted(
+        head.identity, former.head, generation.count, time.monotonic() - began, former.id != encoder_id
+    )
+
+
+def rollback(library: Library) -> Adopted:
+    """Let the head before the present one answer again, with its very index. Raises LibraryError when none is kept."""
+    began = time.monotonic()
+    with library.writing():
+        present = _live(library)
+        before = next((g for g in library.generations() if g.encoder_id != present.id), None)
+        if before is None:
+            raise LibraryError(
+                "there is no head to go back to: this library has had only one since it was made"
+            )
+        generation = library.switch(before.id)
+        head = library.encoder(generation.encoder_id).head
+        behind = len(library.frame_sets_without_moments(generation.encoder_id))
+    return Adopted(head, present.head, generation.count, time.monotonic() - began, behind=behind)
+
+
+def _live(library: Library) -> EncoderInfo:
+    encoder = library.live_encoder()
+    if encoder is None:
+        raise LibraryError("this library holds no index yet: run `vsearch index FOLDER` first")
+    return encoder
+
+
+def _check_backbone(live: EncoderInfo, checkpoint: Path) -> None:
+    from vsearch.models import read_card
+
+    card = read_card(checkpoint)
+    if card.backbone != live.backbone and not card.recipe.in_network:
+        raise ModelError(
+            f"{checkpoint} was trained on {card.model} ({card.backbone}), but this library was indexed with "
+            f"{live.spec['model']} ({live.backbone}); index into a new library: "
+            f"vsearch index FOLDER --head {checkpoint} --library NEW"
+        )
+
+
+def _counted(embed: Callable[..., Any], sets: int, report: Report) -> Callable[..., Any]:
+    """`embed`, which is called once a video, with progress."""
+    done = 0
+
+    def counted(vectors: Any, times_ms: Any, moments: Any) -> Any:
+        nonlocal done
+        found = embed(vectors, times_ms, moments)
+        done += 1
+        report(Progress("adopting", sets, min(done, sets)))
+        return found
+
+    return counted

@@ -1,0 +1,58 @@
+"""Encoders in a library: entering one, making its moments, and their vectors, all from stored frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from vsearch.library import Library
+    from vsearch.models import Encoder
+
+
+def register(library: Library, encoder: Encoder) -> int:
+    """The encoder's id in the library, which gets a copy of a trained head."""
+    spec = encoder.spec()
+    if "checkpoint" in spec["head"]:
+        from vsearch.models.checkpoint import CARD, WEIGHTS
+
+        folder = Path(spec["head"]["checkpoint"])
+        spec["head"]["checkpoint"] = library.keep_head([folder / CARD, folder / WEIGHTS])
+    return library.register_encoder(encoder.identity, encoder.backbone.identity, encoder.head.identity, spec)
+
+
+def renew_moments(library: Library, encoder_id: int) -> int:
+    """Moments for stored frames that have none of this encoder: after a repair, or with a new head. Their number."""
+    from vsearch.library import NewMoment
+    from vsearch.models import plan_windows
+
+    head = library.encoder(encoder_id).spec["head"]
+    moments = {}
+    for frame_set in library.frame_sets_without_moments(encoder_id):
+        times = np.asarray(library.frames(frame_set.id).times_ms)
+        windows = plan_windows(times, frame_set.duration_ms, head["window_s"], head["overlap"])
+        moments[frame_set.id] = [
+            NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows
+        ]
+    if moments:
+        library.add_moments(encoder_id, moments)
+    return sum(map(len, moments.values()))
+
+
+def embedder(library: Library, encoder_id: int) -> Callable[..., npt.NDArray[np.float32]]:
+    """Moment vectors from stored frames by an encoder's head: (vectors, times_ms, moments) -> (M, D).
+
+    The head is loaded at the first use: there may be nothing to embed, and a trained one brings its text tower.
+    """
+    from vsearch.models import load_head
+
+    spec = library.encoder(encoder_id).spec["head"]
+
+    def embed(vectors: Any, times_ms: Any, moments: Any) -> npt.NDArray[np.float32]:
+        return load_head(spec).embed_windows(vectors, times_ms, moments)
+
+    return embed
