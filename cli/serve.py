@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,10 @@ def serve(
         str | None,
         typer.Option(envvar="VSEARCH_TOKEN", help="What visitors must give; at least 32 characters.", show_default=False),
     ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of `vsearch train` runs that the Library tab offers to adopt.", show_default=False),
+    ] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
     library: LibraryOption = None,
 ) -> None:  # fmt: skip
@@ -28,4 +33,4 @@ def serve(
     access = Access(host, token)
     path = find_library(library)
     note(f"http://{host}:{port}/  (library {printable(str(path))}; Ctrl-C ends)")
-    run(path, access, port, open_browser=open_browser)
+    run(path, access, port, heads=heads, open_browser=open_browser)

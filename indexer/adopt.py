@@ -15,6 +15,7 @@ from typing import Any
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.moments import register, renew_moments
 from vsearch.indexer.run import Progress, Report
+from vsearch.indexer.shared_progress import shared
 from vsearch.library import EncoderInfo, Library
 
 
@@ -45,15 +46,15 @@ def adopt(
     from vsearch.models import Encoder, load_backbone
     from vsearch.models.trained_head import load_trained_head
 
-    with library.writing():
-        report(Progress("loading the model"))
+    with library.writing(), shared(library.path, report) as told:
+        told(Progress("loading the model"))
         backbone = load_backbone(former.spec["model"], device)
         own = former.spec["head"]
         head = load_trained_head(checkpoint, backbone, own["window_s"], own["overlap"])
         encoder_id = register(library, Encoder(backbone, head))
         renew_moments(library, encoder_id)
         sets = len({video.fingerprint for video in library.videos("indexed", "partial")})
-        embed = _counted(head.embed_windows, sets, report)
+        embed = _counted(head.embed_windows, sets, told)
         generation = library.publish_update(encoder_id, embed=embed)
     return Adopted(
         head.identity, former.head, generation.count, time.monotonic() - began, former.id != encoder_id

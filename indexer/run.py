@@ -24,6 +24,7 @@ from vsearch.indexer.discover import find_videos
 from vsearch.indexer.fingerprint import fingerprint
 from vsearch.indexer.moments import embedder, register, renew_moments
 from vsearch.indexer.picture import FrameShape
+from vsearch.indexer.shared_progress import shared
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
@@ -122,8 +123,8 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     with Library.open(path, create=True) as library:
         if options.dry_run:
             return _Run(library, options, report).plan_only(scan)
-        with library.writing():
-            return _Run(library, options, report).run(scan)
+        with library.writing(), shared(path, report) as told:
+            return _Run(library, options, told).run(scan)
 
 
 def _scan(paths: Sequence[Path], report: Report) -> Scan:

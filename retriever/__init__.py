@@ -1,5 +1,25 @@
 """Query time: a sentence in, moments out."""
 
-from vsearch.retriever.search import Answer, Hit, live_encoder, matching_encoder, search, search_similar
+from vsearch.retriever.search import (
+    Answer,
+    Hit,
+    live_encoder,
+    look_of,
+    matching_encoder,
+    search,
+    search_look,
+    search_similar,
+    sentence_vector,
+)
 
-__all__ = ["Answer", "Hit", "live_encoder", "matching_encoder", "search", "search_similar"]
+__all__ = [
+    "Answer",
+    "Hit",
+    "live_encoder",
+    "look_of",
+    "matching_encoder",
+    "search",
+    "search_look",
+    "search_similar",
+    "sentence_vector",
+]

@@ -32,6 +32,7 @@ from vsearch.retriever.search import Answer, Hit, live_encoder, matching_encoder
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Library, Video
+    from vsearch.models import Encoder
 
 # Names are short; sentences are what text towers know (ActionCLIP, section 3.2: prefix, cloze, suffix prompts).
 TEMPLATES = (
@@ -105,20 +106,33 @@ def parse_actions(text: str) -> list[str]:
     return names
 
 
-def embed_actions(library: Library, names: Sequence[str], device: str = "auto") -> Floats:
+def embed_actions(
+    library: Library, names: Sequence[str], device: str = "auto", loaded: Encoder | None = None
+) -> Floats:
     """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own."""
     encoder = live_encoder(library)
-    templates = tuple(encoder.spec["head"].get("action_templates", TEMPLATES))
+    templates = _templates(encoder)
     cached = {name: library.cached_text(encoder.id, cache_key(templates, name)) for name in names}
     missing = [name for name, vector in cached.items() if vector is None]
     if missing:
         sentences = [template.format(name) for name in missing for template in templates]
-        fresh = matching_encoder(encoder, device=device).embed_texts(sentences).reshape(len(missing), -1)
+        fresh = matching_encoder(encoder, loaded, device).embed_texts(sentences).reshape(len(missing), -1)
         for name, vector in zip(missing, fresh, strict=True):
             library.cache_text(encoder.id, cache_key(templates, name), vector)
             cached[name] = vector
     flat = np.stack([np.asarray(cached[name], dtype=np.float32) for name in names])  # (C, K * D)
     return flat.reshape(len(names), len(templates), -1).transpose(1, 0, 2)
+
+
+def names_are_known(library: Library, names: Sequence[str]) -> bool:
+    """Whether the library remembers the vectors of all these names, so that no model is needed."""
+    encoder = live_encoder(library)
+    keys = [cache_key(_templates(encoder), name) for name in names]
+    return all(library.cached_text(encoder.id, key) is not None for key in keys)
+
+
+def _templates(encoder: EncoderInfo) -> tuple[str, ...]:
+    return tuple(encoder.spec["head"].get("action_templates", TEMPLATES))
 
 
 def cache_key(templates: Sequence[str], name: str) -> str:
@@ -134,18 +148,19 @@ def localize_videos(
     limits: Limits = DEFAULT_LIMITS,
     maker: Maker = propose,
     learned: Learned | None = None,
+    encoder: Encoder | None = None,
     device: str = "auto",
 ) -> dict[Video, list[Detection]]:
     """Detections of the named actions in each video, best first.
 
-    `learned`: a vocabulary from examples, whose vectors stand in for the names'. Raises LibraryError for a video
-    without stored frames, ModelError when the library's model is not at hand.
+    `learned`: a vocabulary from examples, whose vectors stand in for the names'. `encoder`: the library's, if it
+    is loaded already. Raises LibraryError for a video without stored frames, ModelError when the library's model is not at hand.
     """
     if learned is not None:
         check_backbone(library, learned)
         texts = learned.vectors
     else:
-        mean = embed_actions(library, names, device).mean(axis=0)
+        mean = embed_actions(library, names, device, encoder).mean(axis=0)
         texts = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     view = timeline_of if learned is not None else dense_timeline_of  # examples are learned from plain frames
     background = _background(library, videos, texts, view, named=learned is None)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
 
+Only = Callable[["Video"], bool]  # which videos may answer
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -68,21 +70,52 @@ def search(
     threshold: float | None = None,
     encoder: Encoder | None = None,
     device: str = "auto",
+    only: Only | None = None,
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
     `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
-    when the sentence is new. Raises VsearchError for an empty sentence, LibraryError when there is no index,
-    ModelError when the library's model is not the one at hand.
+    when the sentence is new. `only`: which videos may answer. Raises VsearchError for an empty sentence,
+    LibraryError when there is no index, ModelError when the library's model is not the one at hand.
     """
     live = live_encoder(library)
     text, query = sentence_vector(library, live, text, encoder, device)
     calibration = live.spec.get("calibration")
-    return _answer(library, live, text, query, number, calibration, threshold=threshold)
+    return _answer(library, live, text, query, number, calibration, threshold=threshold, only=only)
 
 
-def search_similar(library: Library, video: Video, time_ms: int, *, number: int = 10) -> Answer:
+def search_similar(
+    library: Library, video: Video, time_ms: int, *, number: int = 10, only: Only | None = None
+) -> Answer:
     """Moments that look like the frame of `video` at `time_ms`; the place itself is left out."""
+    encoder = live_encoder(library)
+    query = look_of(library, video, time_ms)
+
+    def elsewhere(m: Scored) -> bool:
+        return m.video_id != video.id or not m.start_ms <= time_ms <= m.end_ms
+
+    # Scores between pictures are not on the scale of scores between sentences and pictures: no words for them.
+    label = f"{video.path}@{time_ms / 1000:.3f}"
+    return _answer(library, encoder, label, query, number, None, keep=elsewhere, only=only)
+
+
+def search_look(
+    library: Library,
+    look: npt.NDArray[np.float32],
+    label: str,
+    *,
+    number: int = 10,
+    only: Only | None = None,
+) -> Answer:
+    """Moments that look like `look`, a unit vector (D,) in the space of moments of the library's encoder."""
+    return _answer(library, live_encoder(library), label, look, number, None, only=only)
+
+
+def look_of(library: Library, video: Video, time_ms: int) -> npt.NDArray[np.float32]:
+    """The picture of `video` at `time_ms` as a unit vector (D,) in the space of moments.
+
+    Raises LibraryError for a video without stored frames, VsearchError for a time behind its end.
+    """
     encoder = live_encoder(library)
     stored = library.frame_set_of(video, encoder.backbone)
     if stored is None or video.media is None:
@@ -93,14 +126,7 @@ def search_similar(library: Library, video: Video, time_ms: int, *, number: int 
         )
     frames = library.frames(stored.id)
     i = max(0, int(np.searchsorted(frames.times_ms, time_ms, side="right")) - 1)
-    query = _look_of(encoder, frames, i)
-
-    def elsewhere(m: Scored) -> bool:
-        return m.video_id != video.id or not m.start_ms <= time_ms <= m.end_ms
-
-    # Scores between pictures are not on the scale of scores between sentences and pictures: no words for them.
-    label = f"{video.path}@{time_ms / 1000:.3f}"
-    return _answer(library, encoder, label, query, number, None, keep=elsewhere)
+    return _look_of(encoder, frames, i)
 
 
 def _look_of(encoder: EncoderInfo, frames: FrameSet, i: int) -> npt.NDArray[np.float32]:
@@ -164,25 +190,33 @@ def _answer(
     *,
     threshold: float | None = None,
     keep: Callable[[Scored], bool] = lambda m: True,
+    only: Only | None = None,
 ) -> Answer:
-    wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
     view = library.open_live()
     if view.generation.encoder_id != encoder.id:
         raise LibraryError("the library was given another head just now; ask again")
-    scores, ids = view.search(query[None], wanted)
-    nearest = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
+    wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
+    while True:
+        scores, ids = view.search(query[None], wanted)
+        nearest = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
+        moments = [m for m in library.moments(list(nearest)) if only is None or any(map(only, m.videos))]
+        enough = only is None or len({m.fingerprint for m in moments}) >= number
+        if enough or wanted >= view.generation.count:
+            break
+        wanted *= 4  # what may answer lies further off
     scored = []
     files: dict[int, tuple[Video, ...]] = {}
     frame_sets: dict[int, FrameSet | None] = {}
     frames_of: dict[int, int] = {}  # video id -> frame set id
-    for moment in library.moments(list(nearest)):
+    for moment in moments:
         score = nearest[moment.id]
         if encoder.spec["head"].get("frame_space"):
             frames = _frames(library, moment.frame_set_id, frame_sets)
             if frames is not None:
                 score = query_scored_similarity(frames.vectors[moment.first_frame : moment.last_frame], query)
-        video = moment.videos[0]  # copies of one content are one answer, under the first path
-        files[video.id] = moment.videos
+        copies = tuple(v for v in moment.videos if only is None or only(v))
+        video = copies[0]  # copies of one content are one answer, under the first path
+        files[video.id] = copies
         frames_of[video.id] = moment.frame_set_id
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
     kept = [m for m in scored if keep(m) and (threshold is None or m.score >= threshold)]

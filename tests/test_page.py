@@ -99,7 +99,7 @@ def test_search_and_play_at_the_moment(page: Any) -> None:
     page.evaluate("delete document.querySelector('#vs-video').play")
     page.evaluate("document.querySelector('#vs-video').play()")
     assert keeps_playing(page)
-    page.wait_for_selector("#vs-timeline polygon", state="attached")
+    page.wait_for_selector("#vs-curve polygon", state="attached")
     shot(page, "playing")
 
 
@@ -107,7 +107,7 @@ def test_a_click_on_the_timeline_goes_there(page: Any) -> None:
     ask(page)
     card(page, "late.webm").click()
     player_time(page)
-    page.wait_for_selector("#vs-timeline polygon", state="attached")
+    page.wait_for_selector("#vs-curve polygon", state="attached")
     box = page.locator("#vs-timeline").bounding_box()
     page.mouse.click(box["x"] + box["width"] * 10 / 42, box["y"] + 20)
     page.wait_for_function("() => Math.abs(document.querySelector('#vs-video').currentTime - 10) < 1.5")
@@ -126,7 +126,7 @@ def test_more_like_this(page: Any) -> None:
     card(page, "early.mp4").click()
     player_time(page)
     page.click("#vs-like")
-    page.wait_for_function("() => document.querySelector('#vs-note').textContent.includes('this picture')")
+    page.wait_for_function("() => document.querySelector('#vs-note').textContent.includes('pictures like')")
     assert page.locator(".vs-hit").count() >= 3
 
 
@@ -194,7 +194,7 @@ def test_phone_width(page: Any) -> None:
 def test_dark(page: Any) -> None:
     ask(page)
     dark = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).every((c) => c < 80)"
-    light = "getComputedStyle(document.querySelector('.vs-hit .name')).color.match(/\\d+/g).slice(0, 3).every((c) => c > 180)"
+    light = "getComputedStyle(document.querySelector('.vs-name')).color.match(/\\d+/g).slice(0, 3).every((c) => c > 180)"
     assert page.evaluate(dark)
     assert page.evaluate(light)
     shot(page, "dark")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,19 +15,25 @@ import vsearch
 from vsearch.errors import LibraryError, VsearchError
 from vsearch.webui.api import router
 from vsearch.webui.engine import Engine
+from vsearch.webui.jobs import Jobs
 from vsearch.webui.media import Previews
 from vsearch.webui.security import Access, Guard
 
 ASSETS = Path(__file__).parent / "assets"
+MAX_UPLOADS_AT_ONCE = 4
 
 
-def create_app(library: Path, access: Access) -> Guard:
-    """An ASGI application over the library in the folder `library`, which need not exist yet."""
+def create_app(library: Path, access: Access, heads: Path | None = None) -> Guard:
+    """An ASGI application over the library in the folder `library`, which need not exist yet.
+
+    `heads`: a folder of checkpoints of `vsearch train` that visitors may adopt.
+    """
     from vsearch.webui.page import mount_page
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.jobs.close()
         app.state.engine.close()
         app.state.previews.close()
 
@@ -39,14 +47,20 @@ def create_app(library: Path, access: Access) -> Guard:
     )
     app.state.engine = Engine(library)
     app.state.previews = Previews()
+    app.state.jobs = Jobs(library)
+    app.state.heads = heads
+    app.state.uploads = threading.BoundedSemaphore(MAX_UPLOADS_AT_ONCE)
     app.add_exception_handler(VsearchError, _in_words)
     app.include_router(router)
 
     @app.get("/page/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
-        if name not in ("page.css", "page.js"):
+        if name not in os.listdir(ASSETS):
             return Response(status_code=404)
-        return FileResponse(ASSETS / name, headers={"cache-control": "no-cache"})
+        kind = (
+            "text/css" if name.endswith(".css") else "text/javascript"
+        )  # whatever this machine thinks of .js
+        return FileResponse(ASSETS / name, media_type=kind, headers={"cache-control": "no-cache"})
 
     return Guard(mount_page(app), access)
 

@@ -1,19 +1,45 @@
-"""The library and the model that a running server keeps open; nothing in it belongs to a visitor."""
+"""The library and the model that a running server keeps open; nothing in it belongs to a visitor.
+
+A question is a sentence, a place in a video, or an uploaded look, known by a token that only its sender has.
+"""
 
 from __future__ import annotations
 
+import secrets
 import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 
-from vsearch.errors import LibraryError
+from vsearch.errors import LibraryError, VsearchError
+from vsearch.library import Library
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, Library, Video
+    import numpy as np
+    import numpy.typing as npt
+
+    from vsearch.library import EncoderInfo, Video
+    from vsearch.library.index import IndexView
     from vsearch.models import Encoder
     from vsearch.retriever import Answer
+    from vsearch.webui.filters import Filters
+
+MAX_LOOKS = 500  # vectors of uploads, about a kilobyte each; the oldest go first
+VIDEOS_FOR_S = 1.0  # how long the list of videos is taken for true
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of: a sentence; the picture of video `video` at `time_ms`; the token of an upload."""
+
+    text: str | None = None
+    video: int | None = None
+    time_ms: int = 0
+    look: str | None = None
 
 
 class Engine:
@@ -21,40 +47,115 @@ class Engine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.model = threading.Lock()  # one at a time: the towers are not made for threads
         self._library: Library | None = None
         self._encoder: Encoder | None = None
+        self._looks: OrderedDict[str, tuple[str, npt.NDArray[np.float32]]] = OrderedDict()
+        self._videos: dict[int, Video] = {}
+        self._listed_at = 0.0
         self._mutex = threading.Lock()
-        self.model = threading.Lock()  # one sentence at a time: the towers are not made for threads
 
     def library(self) -> Library:
         """Raises LibraryError, which says what to run, while there is none."""
-        from vsearch.library import Library
-
         with self._mutex:
             if self._library is None:
                 if not Library.exists(self.path):
                     raise LibraryError(
                         "there is no library yet: run `vsearch index FOLDER`, then search here"
                     )
-                self._library = Library.open(self.path)
+                self._library = _Served.open(self.path)
             return self._library
+
+    def videos(self) -> dict[int, Video]:
+        """All videos by id, in path order; at most a second old, for a page asks for sixty posters at once."""
+        library = self.library()
+        with self._mutex:
+            if time.monotonic() - self._listed_at > VIDEOS_FOR_S:
+                self._videos = {video.id: video for video in library.videos()}
+                self._listed_at = time.monotonic()
+            return self._videos
 
     def video(self, id: int) -> Video:
         """Raises HTTPException 404."""
-        for video in self.library().videos():
-            if video.id == id:
-                return video
-        raise HTTPException(404, "there is no such video in this library")
+        found = self.videos().get(id)
+        if found is None:
+            raise HTTPException(404, "there is no such video in this library")
+        return found
 
-    def search(self, text: str, number: int) -> Answer:
-        from vsearch.retriever import live_encoder, search
+    def search(self, question: Question, number: int, filters: Filters) -> Answer:
+        from vsearch.retriever import search, search_look, search_similar
+
+        library, only = self.library(), filters.predicate()
+        if question.text is not None:
+            self.embed(question.text)
+            return search(library, question.text, number=number, only=only)
+        if question.video is not None:
+            video = self.video(question.video)
+            return search_similar(library, video, question.time_ms, number=number, only=only)
+        return search_look(library, self._look(question.look or ""), "an upload", number=number, only=only)
+
+    def vector(self, question: Question) -> npt.NDArray[np.float32]:
+        """The question in the space of moments, (D,) unit length."""
+        from vsearch.retriever import look_of
+
+        if question.text is not None:
+            return self.embed(question.text)
+        if question.video is not None:
+            return look_of(self.library(), self.video(question.video), question.time_ms)
+        return self._look(question.look or "")
+
+    def embed(self, text: str) -> npt.NDArray[np.float32]:
+        """A sentence's vector; the model is loaded only for one that the library does not remember."""
+        from vsearch.retriever import live_encoder, sentence_vector
 
         library = self.library()
         live = live_encoder(library)
-        if library.cached_text(live.id, " ".join(text.split())) is not None or not text.strip():
-            return search(library, text, number=number)
+        if not text.strip() or library.cached_text(live.id, " ".join(text.split())) is not None:
+            return sentence_vector(library, live, text)[1]
         with self.model:
-            return search(library, text, number=number, encoder=self._loaded(live))
+            return sentence_vector(library, live, text, self._loaded(live))[1]
+
+    def localize(self, video: Video, names: list[str], threshold: float) -> list[Any]:
+        from vsearch.retriever import live_encoder
+        from vsearch.retriever.actions import localize_videos, names_are_known
+        from vsearch.retriever.localize import Limits
+
+        library = self.library()
+        live = live_encoder(library)
+        with self.model:
+            encoder = None if names_are_known(library, names) else self._loaded(live)
+            found = localize_videos(
+                library, [video], names, limits=Limits(20, 100, threshold), encoder=encoder
+            )
+        return list(found[video])
+
+    def keep_look(self, file: Path) -> str:
+        """Remember what an uploaded picture or short clip looks like; gives the token to ask with."""
+        from vsearch.retriever import live_encoder
+        from vsearch.webui.uploads import look_at
+
+        live = live_encoder(self.library())
+        with self.model:
+            vector = look_at(file, self._loaded(live))
+        token = secrets.token_urlsafe(18)
+        with self._mutex:
+            self._looks[token] = (live.identity, vector)
+            while len(self._looks) > MAX_LOOKS:
+                self._looks.popitem(last=False)
+        return token
+
+    def _look(self, token: str) -> npt.NDArray[np.float32]:
+        from vsearch.retriever import live_encoder
+
+        with self._mutex:
+            identity, vector = self._looks.get(token, ("", None))
+        if vector is None:
+            raise VsearchError("this upload is no longer kept; choose the picture again")
+        if identity != live_encoder(self.library()).identity:
+            raise VsearchError(
+                "the library was given another head since this upload; choose the picture again"
+            )
+        return vector
 
     def _loaded(self, live: EncoderInfo) -> Encoder:
         from vsearch.retriever import matching_encoder
@@ -67,3 +168,15 @@ class Engine:
             if self._library is not None:
                 self._library.close()
                 self._library = None
+
+
+class _Served(Library):
+    """A library whose index is read and checked once a generation, not once a question."""
+
+    _view: IndexView | None = None
+
+    def open_live(self) -> IndexView:
+        view = self._view
+        if view is None or view.generation != self.live_generation():
+            view = self._view = super().open_live()
+        return view

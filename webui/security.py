@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from vsearch.errors import VsearchError
+from vsearch.webui.uploads import MAX_UPLOAD
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,7 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LEAST_TOKEN = 32  # characters
-MAX_BODY = 64_000  # bytes; no request of the page is longer
+MAX_BODY = 64_000  # bytes; no request of the page is longer but an upload
+UPLOAD = "/api/look"
 MAX_AT_ONCE = 128  # requests in work; more are told to come back
 COOKIE = "vsearch_token"
 # Gradio's own ways to put files on this machine or to read them; the page uses none of them.
@@ -96,7 +98,7 @@ class Guard:
         else:
             self._in_work += 1
             try:
-                await self._app(scope, _limited(receive), _with_headers(send))
+                await self._app(scope, _limited(receive, _most(scope)), _with_headers(send))
             except _TooLarge:
                 await _answer(send, 413, "the request is too large")
             finally:
@@ -112,7 +114,7 @@ class Guard:
         if any(scope["path"].startswith(closed) for closed in CLOSED):
             return 404, "there is nothing here"
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        if not length.isdigit() or int(length) > _most(scope):
             return 413, "the request is too large"
         if self._access.token is not None and not self._admitted(scope, headers):
             return 401, "give the token: as ?token=… in the address, or in a header 'Authorization: Bearer …'"
@@ -157,7 +159,12 @@ class _TooLarge(Exception):
     pass
 
 
-def _limited(receive: Receive) -> Receive:
+def _most(scope: Scope) -> int:
+    """The longest body that a request may have, in bytes."""
+    return MAX_UPLOAD if (scope["method"], scope["path"]) == ("POST", UPLOAD) else MAX_BODY
+
+
+def _limited(receive: Receive, most: int) -> Receive:
     """Bodies without a declared length are counted as they arrive."""
     seen = 0
 
@@ -165,7 +172,7 @@ def _limited(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > MAX_BODY:
+        if seen > most:
             raise _TooLarge
         return message
 

@@ -10,8 +10,13 @@ from vsearch.errors import VsearchError
 from vsearch.webui.security import Access
 
 
-def serve(library: Path, access: Access, port: int, *, open_browser: bool = False) -> None:
-    """Serve the page and the API. Raises VsearchError when the address cannot be used."""
+def serve(
+    library: Path, access: Access, port: int, *, heads: Path | None = None, open_browser: bool = False
+) -> None:
+    """Serve the page and the API. `heads`: a folder of checkpoints that may be adopted there.
+
+    Raises VsearchError when the address cannot be used.
+    """
     import socket
 
     import uvicorn
@@ -29,7 +34,7 @@ def serve(library: Path, access: Access, port: int, *, open_browser: bool = Fals
             f"cannot listen on {access.host}:{port} ({error}); choose another --port or --host"
         ) from None
     config = uvicorn.Config(
-        create_app(library, access), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        create_app(library, access, heads), log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )
     if open_browser:
         address = f"http://{access.host}:{port}/"

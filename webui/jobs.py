@@ -1,0 +1,81 @@
+"""Long work that a visitor may start: retry what failed, adopt a head. One at a time, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsearch.errors import VsearchError
+
+MAX_FILES = 500  # named on one command line
+FINE = (0, 3)  # 3: finished, some files failed again
+
+
+@dataclass(frozen=True)
+class Job:
+    """`error`: what the command said when it failed."""
+
+    name: str
+    running: bool
+    error: str | None = None
+
+
+class Jobs:
+    """The job at work, or the last one. `close` ends it as Ctrl-C would."""
+
+    def __init__(self, library: Path) -> None:
+        self._library = library
+        self._mutex = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._job: Job | None = None
+
+    def retry(self, files: Sequence[Path]) -> None:
+        self._start(
+            "retry", ["index", "--retry-failed", *_progress(), "--", *map(os.fspath, files[:MAX_FILES])]
+        )
+
+    def adopt(self, checkpoint: Path) -> None:
+        self._start("adopt", ["adopt", *_progress(), "--", os.fspath(checkpoint)])
+
+    def state(self) -> Job | None:
+        with self._mutex:
+            return self._job
+
+    def close(self) -> None:
+        with self._mutex:
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _start(self, name: str, arguments: list[str]) -> None:
+        verb, *rest = arguments
+        command = [sys.executable, "-m", "vsearch", verb, "--library", os.fspath(self._library), *rest]
+        with self._mutex:
+            if self._job is not None and self._job.running:
+                raise VsearchError("this server is busy with such work already; wait for its end")
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            self._process, self._job = process, Job(name, True)
+
+        def wait() -> None:
+            said = process.communicate()[1].decode(errors="replace").strip().splitlines()
+            code = process.returncode
+            error = None if code in FINE else (said[-1] if said else f"it ended with code {code}")
+            with self._mutex:
+                self._job = Job(name, False, error)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def _progress() -> list[str]:
+    return ["--progress", "none"]

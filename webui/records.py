@@ -1,0 +1,194 @@
+"""What the API answers, as it is documented in /openapi.json. Times in seconds, scores are cosines."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from vsearch.webui import media
+
+if TYPE_CHECKING:
+    from vsearch.library import Video
+    from vsearch.retriever import Answer, Hit
+
+SCHEMA_VERSION = 1
+
+
+class Versioned(BaseModel):
+    schema_version: int = SCHEMA_VERSION
+
+
+class Health(Versioned):
+    status: str = "ok"
+    library: bool
+
+
+class Refusal(Versioned):
+    error: str
+
+
+class MomentRecord(BaseModel):
+    start: float
+    end: float
+    score: float
+
+
+class HitRecord(MomentRecord):
+    """`more`: the video's other moments, best first. `also_at`: copies of the file."""
+
+    rank: int
+    video: int
+    path: str
+    strength: str | None
+    more: list[MomentRecord]
+    also_at: list[str]
+
+
+class AnswerRecord(Versioned):
+    """`confident` is false when even the best hit scores like an unrelated moment."""
+
+    query: str
+    model: str
+    confident: bool
+    hits: list[HitRecord]
+
+
+class Look(Versioned):
+    """`look` asks with the upload; only who knows it can."""
+
+    look: str
+
+
+class Point(BaseModel):
+    time: float
+    score: float
+
+
+class TimelineRecord(Versioned):
+    points: list[Point]
+    duration: float
+
+
+class VideoRecord(BaseModel):
+    """`modified`: seconds since 1970. `playable`: whether browsers play the file; else ask /clip."""
+
+    id: int
+    path: str
+    state: str
+    reason: str | None
+    duration: float
+    modified: float
+    codec: str | None
+    width: int | None
+    height: int | None
+    playable: bool
+
+
+class OneVideo(Versioned):
+    video: VideoRecord
+
+
+class Videos(Versioned):
+    total: int
+    videos: list[VideoRecord]
+
+
+class DetectionRecord(BaseModel):
+    """`score`: how likely, 0 to 1."""
+
+    label: str
+    start: float
+    end: float
+    score: float
+
+
+class Localized(Versioned):
+    video: VideoRecord
+    detections: list[DetectionRecord]
+
+
+class Running(BaseModel):
+    """A run at work on the library, whoever started it."""
+
+    stage: str
+    videos: int
+    videos_done: int
+    frames: int
+    frames_per_s: float
+    eta_s: float | None
+    warnings: int
+
+
+class JobRecord(BaseModel):
+    name: str
+    running: bool
+    error: str | None
+
+
+class HeadRecord(BaseModel):
+    """`choice` names it in POST /api/head; None: cannot be chosen (it is at work)."""
+
+    name: str
+    choice: str | None
+    live: bool
+
+
+class Folder(BaseModel):
+    path: str
+    videos: int
+
+
+class LibraryRecord(Versioned):
+    """`troubled`: failed, partial and missing videos, 500 of each at most."""
+
+    videos: dict[str, int]
+    duration: float
+    frames: int
+    moments: int
+    bytes: int
+    model: str | None
+    head: str | None
+    generation: int | None
+    up_to_date: bool
+    troubled: list[VideoRecord]
+    folders: list[Folder]
+    running: Running | None
+    job: JobRecord | None
+    heads: list[HeadRecord]
+    can_roll_back: bool
+
+
+def answer_record(answer: Answer) -> AnswerRecord:
+    return AnswerRecord(
+        query=text(answer.query), model=answer.model, confident=answer.confident,
+        hits=[hit_record(hit) for hit in answer.hits],
+    )  # fmt: skip
+
+
+def hit_record(hit: Hit) -> HitRecord:
+    return HitRecord(
+        rank=hit.rank, video=hit.video_id, path=text(hit.path), start=hit.start_ms / 1000, end=hit.end_ms / 1000,
+        score=round(hit.score, 6), strength=hit.strength,
+        more=[MomentRecord(start=m.start_ms / 1000, end=m.end_ms / 1000, score=round(m.score, 6)) for m in hit.more],
+        also_at=[text(path) for path in hit.also_at],
+    )  # fmt: skip
+
+
+def video_record(video: Video) -> VideoRecord:
+    return VideoRecord(
+        id=video.id, path=text(os.fspath(video.path)), state=video.state, reason=text(video.reason or "") or None,
+        duration=seconds(video), modified=video.mtime_ns / 1e9, codec=video.media.codec if video.media else None,
+        width=video.media.width if video.media else None, height=video.media.height if video.media else None,
+        playable=media.plays_in_browsers(video),
+    )  # fmt: skip
+
+
+def seconds(video: Video) -> float:
+    return video.media.duration_ms / 1000 if video.media else 0.0
+
+
+def text(name: str) -> str:
+    """Bytes of a name that are not UTF-8 become \\udcXX in letters: JSON on the wire must be valid UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
