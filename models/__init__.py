@@ -5,6 +5,7 @@ from vsearch.models.checkpoint import Card, read_card
 from vsearch.models.encoder import (
     Encoder,
     Head,
+    TextEncoder,
     Window,
     ZeroShotHead,
     load_encoder,
@@ -19,6 +20,7 @@ __all__ = [
     "Encoder",
     "Head",
     "Preprocess",
+    "TextEncoder",
     "Window",
     "ZeroShotHead",
     "list_backbones",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ class Backbone:
         self.preprocess = pre
         self.device = device
         self.tokenizer = tokenizer
-        self.identity = _identity(name, clip, pre)
+        self.identity = identity_of(name, {k: v.cpu().numpy() for k, v in clip.state_dict().items()}, pre)
         self.clip = clip.eval().requires_grad_(False).to(device)
         self.dim = int(self.encode_texts(["a"]).shape[1])
         # (x / 255 - mean) / std as one multiply-add on raw bytes, shape (1, 3, 1, 1)
@@ -160,7 +160,9 @@ def _load_mini(device: str) -> Backbone:
     model_cfg = dict(config["model_cfg"])
     clip = open_clip.model.CLIP(**model_cfg)
     clip.load_state_dict(load_compact(MINI_DIR / "weights.safetensors"), strict=True)
-    return Backbone("mini", clip, open_clip.SimpleTokenizer(), _preprocess(config["preprocess_cfg"]), device)
+    return Backbone(
+        "mini", clip, open_clip.SimpleTokenizer(), preprocess_of(config["preprocess_cfg"]), device
+    )
 
 
 def _load_open_clip(name: str, device: str) -> Backbone:
@@ -196,10 +198,11 @@ def _load_open_clip(name: str, device: str) -> Backbone:
         raise ModelError(
             f"cannot load model {name!r}: {first_line[:300]} (no network? give a local file or folder instead)"
         ) from fault
-    return Backbone(name, clip, tokenizer, _preprocess(open_clip.get_model_preprocess_cfg(clip)), device)
+    return Backbone(name, clip, tokenizer, preprocess_of(open_clip.get_model_preprocess_cfg(clip)), device)
 
 
-def _preprocess(cfg: dict[str, Any]) -> Preprocess:
+def preprocess_of(cfg: Mapping[str, Any]) -> Preprocess:
+    """open_clip's preprocessing settings, in our words. Raises ModelError for pictures that are not square."""
     size = cfg["size"]
     if isinstance(size, (list, tuple)):
         if len(set(size)) != 1:
@@ -232,11 +235,12 @@ def _agreed_preprocess(arch: str) -> dict[str, Any]:
     return seen[0] if seen else {}
 
 
-def _identity(name: str, clip: torch.nn.Module, pre: Preprocess) -> str:
+def identity_of(name: str, state: Mapping[str, npt.NDArray[Any]], pre: Preprocess) -> str:
+    """Name, and a hash over preprocessing and weights as they are in memory, which is how they count."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(json.dumps(asdict(pre), sort_keys=True).encode())
-    for key, tensor in sorted(clip.state_dict().items()):
-        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for key, array in sorted(state.items()):
+        digest.update(f"{key}{tuple(array.shape)}torch.{array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     label = Path(name).name if Path(name).exists() else name.partition(":")[0] if ":/" in name else name
     return f"{label}@{digest.hexdigest()}"

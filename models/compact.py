@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from vsearch.errors import ModelError
 
@@ -37,22 +40,30 @@ def save_compact(state_dict: Mapping[str, torch.Tensor], path: Path, int8: Colle
 
 def load_compact(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of such a file, float32. Raises ModelError when the file is missing or damaged."""
+    import torch
+
+    return {name: torch.from_numpy(value) for name, value in load_compact_arrays(path).items()}
+
+
+def load_compact_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The same as NumPy arrays, without torch; any safetensors file will do. Raises ModelError as well."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
     try:
         stored = load_file(str(path))
     except (OSError, SafetensorError) as fault:
         raise ModelError(f"cannot read model weights {path}: {fault}; install vsearch again") from fault
-    state: dict[str, torch.Tensor] = {}
+    state: dict[str, npt.NDArray[Any]] = {}
     for name, value in stored.items():
         if name.endswith(_SCALE):
             continue
+        floating = np.issubdtype(value.dtype, np.floating)
         scale = stored.get(name + _SCALE)
         if scale is not None:
-            state[name] = value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+            state[name] = value.astype(np.float32) * scale.reshape(-1, *[1] * (value.ndim - 1))
         else:
-            state[name] = value.float() if value.is_floating_point() else value
+            state[name] = value.astype(np.float32) if floating else value
     return state
 
 

@@ -50,6 +50,21 @@ class Head(Protocol):
     def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]: ...
 
 
+class TextSide(Protocol):
+    """What a plain head needs of a backbone for sentences."""
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
+
+
+class TextEncoder(Protocol):
+    """What answers a query needs of an encoder: its name, and sentences to vectors."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True)
 class ZeroShotHead:
     """Two-step L2 mean pooling (CLIP4Clip meanP, section 3.3) and hand-written sentence templates.
@@ -81,7 +96,7 @@ class ZeroShotHead:
         unit = normalise(frames)
         return normalise(np.stack([unit[w.first_frame : w.last_frame].mean(axis=0) for w in windows]))
 
-    def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: Sequence[str], backbone: TextSide) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors."""
         per_template = [
             normalise(backbone.encode_texts([t.format(text) for text in texts])) for t in self.templates

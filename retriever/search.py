@@ -29,7 +29,7 @@ from vsearch.retriever.rank import (
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, FrameSet, Library, Video
-    from vsearch.models import Encoder
+    from vsearch.models import Encoder, TextEncoder
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
@@ -68,7 +68,7 @@ def search(
     *,
     number: int = 10,
     threshold: float | None = None,
-    encoder: Encoder | None = None,
+    encoder: TextEncoder | None = None,
     device: str = "auto",
     only: Only | None = None,
 ) -> Answer:
@@ -152,7 +152,7 @@ def live_encoder(library: Library) -> EncoderInfo:
 
 
 def sentence_vector(
-    library: Library, live: EncoderInfo, text: str, encoder: Encoder | None = None, device: str = "auto"
+    library: Library, live: EncoderInfo, text: str, encoder: TextEncoder | None = None, device: str = "auto"
 ) -> tuple[str, npt.NDArray[np.float32]]:
     """A sentence with its spaces tidied, and its vector (D,): cached, or embedded now and cached then."""
     text = " ".join(text.split())
@@ -160,9 +160,22 @@ def sentence_vector(
         raise VsearchError("the query is empty; describe what should be seen, like a caption")
     query = library.cached_text(live.id, text)
     if query is None:
-        query = matching_encoder(live, encoder, device).embed_texts([text])[0]
+        query = text_encoder(live, encoder, device).embed_texts([text])[0]
         library.cache_text(live.id, text, query)
     return text, query
+
+
+def text_encoder(live: EncoderInfo, loaded: TextEncoder | None = None, device: str = "auto") -> TextEncoder:
+    """The library's encoder for sentences: without torch where that can be. Raises ModelError as below."""
+    if loaded is not None and loaded.identity == live.identity:
+        return loaded
+    if device in ("auto", "cpu"):
+        from vsearch.models.quick_text import load_quick_encoder
+
+        quick = load_quick_encoder(live.spec)
+        if quick is not None and quick.identity == live.identity:
+            return quick
+    return matching_encoder(live, None, device)
 
 
 def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: str = "auto") -> Encoder:
