@@ -22,7 +22,16 @@ from vsearch.models.prompts import TEMPLATES, ContinuousPrompts, VideoSpecificPr
 from vsearch.models.recipe import Recipe
 from vsearch.models.similarity import TightTransformer, cosine
 from vsearch.models.temporal import build_temporal, pool, start_from_text
-from vsearch.models.text_tower import MaskedWordHead, TextAdapters, label_words, mask_words, read, text_parts
+from vsearch.models.text_tower import (
+    MaskedWordHead,
+    TextAdapters,
+    label_words,
+    mask_words,
+    read,
+    read_short,
+    reads_left_to_right,
+    text_parts,
+)
 from vsearch.models.towers import Frames, build_tower, require_vit
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -191,9 +200,12 @@ class VideoText(nn.Module):
         ids = self.tokenizer(list(texts)).to(self.device)
         if "prompts" in self.new:
             embedded, eot = self.new["prompts"](ids, text_parts(self.clip).token_embedding)
-            return read(self.clip, embedded, eot)
+            whole = "masked_words" in self.new  # they ask every token
+            return read(self.clip, embedded, eot) if whole else (read_short(self.clip, embedded, eot), None)
         if "text" not in self.new:
-            return self.clip.encode_text(ids), None
+            if not reads_left_to_right(self.clip):
+                return self.clip.encode_text(ids), None
+            return read_short(self.clip, text_parts(self.clip).token_embedding(ids), ids.argmax(1)), None
         adapters: Any = self.new["text"]
         return read(self.clip, text_parts(self.clip).token_embedding(ids), ids.argmax(1), adapters)
 

@@ -11,7 +11,7 @@ from tests.towers import small_clip, tokens
 from vsearch.errors import ModelError
 from vsearch.models.blocks import count
 from vsearch.models.prompts import ContinuousPrompts, VideoSpecificPrompts, fill, template_probabilities
-from vsearch.models.text_tower import label_words, mask_words, read
+from vsearch.models.text_tower import label_words, mask_words, read, read_short
 
 WORDS = ["a dog", "a man in a red shirt rides a horse along the beach", "word " * 90]
 
@@ -32,6 +32,20 @@ def test_no_prompts_is_clip() -> None:
     ids = tokens(WORDS)
     embeddings, eot = ContinuousPrompts(32, 0, 0)(ids, clip.token_embedding)
     torch.testing.assert_close(read(clip, embeddings, eot)[0], clip.encode_text(ids))
+
+
+def test_reading_up_to_eot_alone_is_the_same() -> None:
+    """In any order of lengths, more sentences than are read together, with prompts and with gradient."""
+    clip, prompts = small_clip(), ContinuousPrompts(32, 5, 3)
+    ids = tokens([WORDS[0], *WORDS, *("word " * n for n in range(30, 0, -1))])
+    embeddings, eot = prompts(ids, clip.token_embedding)
+    whole, short = read(clip, embeddings, eot)[0], read_short(clip, embeddings, eot)
+    torch.testing.assert_close(short, whole)
+    weights = torch.randn_like(whole)
+    one, other = (
+        torch.autograd.grad((x * weights).sum(), prompts.table, retain_graph=True)[0] for x in (whole, short)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)  # sums over all sentences, in float32
 
 
 @pytest.mark.parametrize("released", [False, True])
