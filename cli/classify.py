@@ -79,8 +79,10 @@ def classify(
 def _learn(folder: Path, save_as: str | None, library: Path | None, device: str) -> Learned:
     """Learn from DIR/label/clip, say how well, and keep it if asked."""
     from vsearch.library import Library, find_library
-    from vsearch.retriever.classify import learn, save
+    from vsearch.retriever.classify import check_name, learn, save
 
+    if save_as is not None:
+        check_name(save_as)
     if not folder.is_dir():
         raise VsearchError(f"there is no folder {folder}")
     labels = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

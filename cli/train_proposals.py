@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vsearch.cli.common import LibraryOption, note, verb
+from vsearch.cli.common import DeviceOption, LibraryOption, note, verb
 
 
 @verb
@@ -21,8 +21,15 @@ def train_proposals(
         Path | None, typer.Option(metavar="FILE", help="Only instances of these classes, one a line.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 500,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Learn prompts for the classes, too, and keep them as a vocabulary."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
     library: LibraryOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Learn where actions begin and end, from videos that are indexed and annotated.
 
@@ -31,9 +38,13 @@ def train_proposals(
     from vsearch.library import Library, find_library
     from vsearch.models.proposals import TrainingOptions, train_generator
     from vsearch.models.segments import read_annotations, read_names
+    from vsearch.retriever.action_prompts import learn_prompts
+    from vsearch.retriever.classify import check_name, save
     from vsearch.retriever.generated import annotated_frames
     from vsearch.retriever.search import live_encoder
 
+    if vocabulary is not None:
+        check_name(vocabulary)
     wanted = [v for v in read_annotations(annotations) if subset is None or v.subset == subset.lower()]
     names = read_names(classes) if classes else None
     with Library.open(find_library(library)) as opened:
@@ -46,3 +57,10 @@ def train_proposals(
     generator = train_generator(videos, backbone, TrainingOptions(steps=steps, seed=seed))
     generator.save(save_as)
     note(f"written: {save_as}; use it with vsearch localize --proposals {save_as}")
+    if vocabulary is not None:
+        with Library.open(find_library(library)) as opened:
+            learned = learn_prompts(opened, wanted, names, device)
+            save(opened, vocabulary, learned)
+        share = f"{learned.accuracy:.1%} of {learned.examples} instances named right when their video was left out"
+        note(f"learned prompts for {len(learned.names)} classes: {share}")
+        note(f"kept: --vocabulary {vocabulary}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import LibraryError, VsearchError
+from vsearch.models.action_prompts import ACTION_TEMPLATES, embed_blend, load_prompts, shipped_prompts
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.localize import (
     DEFAULT_LIMITS,
@@ -28,23 +29,20 @@ from vsearch.retriever.localize import (
 )
 from vsearch.retriever.moments import find_intervals
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
-from vsearch.retriever.search import Answer, Hit, live_encoder, matching_encoder, sentence_vector
+from vsearch.retriever.search import (
+    Answer,
+    Hit,
+    live_encoder,
+    matching_encoder,
+    sentence_vector,
+    text_encoder,
+)
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Library, Video
     from vsearch.models import Encoder
 
-# Names are short; sentences are what text towers know (ActionCLIP, section 3.2: prefix, cloze, suffix prompts).
-TEMPLATES = (
-    "{}",
-    "a video of {}",
-    "a person {}",
-    "someone is {}",
-    "people {}",
-    "a photo of the action {}",
-    "this is {}, a human activity",
-    "look, they are {}",
-)
+TEMPLATES = ACTION_TEMPLATES
 DENSE_MS = 4000  # what a temporal head sees around a frame
 REFERENCE_VIDEOS = 50  # of a library, for what unrelated footage scores
 
@@ -109,14 +107,21 @@ def parse_actions(text: str) -> list[str]:
 def embed_actions(
     library: Library, names: Sequence[str], device: str = "auto", loaded: Encoder | None = None
 ) -> Floats:
-    """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own."""
+    """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own.
+
+    K is 1 where the library's model ships learned prompts: half these, half templates.
+    """
     encoder = live_encoder(library)
     templates = _templates(encoder)
     cached = {name: library.cached_text(encoder.id, cache_key(templates, name)) for name in names}
     missing = [name for name, vector in cached.items() if vector is None]
     if missing:
-        sentences = [template.format(name) for name in missing for template in templates]
-        fresh = matching_encoder(encoder, loaded, device).embed_texts(sentences).reshape(len(missing), -1)
+        if _prompts(encoder) is not None:
+            backbone = matching_encoder(encoder, loaded, device).backbone
+            fresh = embed_blend(backbone, load_prompts(backbone), missing)
+        else:
+            sentences = [template.format(name) for name in missing for template in templates]
+            fresh = text_encoder(encoder, loaded, device).embed_texts(sentences).reshape(len(missing), -1)
         for name, vector in zip(missing, fresh, strict=True):
             library.cache_text(encoder.id, cache_key(templates, name), vector)
             cached[name] = vector
@@ -132,7 +137,16 @@ def names_are_known(library: Library, names: Sequence[str]) -> bool:
 
 
 def _templates(encoder: EncoderInfo) -> tuple[str, ...]:
-    return tuple(encoder.spec["head"].get("action_templates", TEMPLATES))
+    """What names are put in; learned prompts are one, which their hash stands for."""
+    prompts = _prompts(encoder)
+    if prompts is not None:
+        return (prompts,)
+    return tuple(encoder.spec["head"].get("action_templates", ACTION_TEMPLATES))
+
+
+def _prompts(encoder: EncoderInfo) -> str | None:
+    """The learned prompts that ship with a model, where no trained head brings its own."""
+    return shipped_prompts(encoder.backbone) if encoder.spec["head"]["recipe"] == "zero-shot" else None
 
 
 def cache_key(templates: Sequence[str], name: str) -> str:

@@ -22,6 +22,7 @@ from vsearch.retriever.actions import (
     dense_timeline_of,
     embed_actions,
     timeline_of,
+    vocabularies,
 )
 from vsearch.retriever.localize import background_of_model
 from vsearch.retriever.proposals import Floats, Timeline
@@ -126,12 +127,19 @@ def clip_vectors(
     return np.asarray(rows, dtype=np.float32)
 
 
+def check_name(name: str) -> None:
+    """Raises VsearchError for what cannot name a vocabulary."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise VsearchError(f"{name!r} is no name for a vocabulary; use letters, digits, - and _")
+    if name in vocabularies():
+        raise VsearchError(f"{name!r} is the vocabulary of a data set; take another name")
+
+
 def save(library: Library, name: str, learned: Learned) -> Path:
     """Keep a learned vocabulary in the library under a name. Raises VsearchError for an unfit name."""
     from safetensors.numpy import save_file
 
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise VsearchError(f"{name!r} is no name for a vocabulary; use letters, digits, - and _")
+    check_name(name)
     about = {
         "names": list(learned.names),
         "backbone": learned.backbone,

@@ -20,7 +20,7 @@ from vsearch.retriever.proposals import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import Library
+    from vsearch.library import Library, Video
     from vsearch.models.proposals import Generator, TrainingVideo
     from vsearch.models.segments import AnnotatedVideo, Segment
 
@@ -55,13 +55,19 @@ def generated_by(generator: Generator) -> Callable[[Timeline], Proposals]:
 def annotated_frames(
     library: Library, videos: Sequence[AnnotatedVideo], names: Collection[str] | None = None
 ) -> list[TrainingVideo]:
-    """The stored frames of annotated videos: a file's name without ending is the video's id ("v_" may be left out)."""
-    from vsearch.library import INDEXED, PARTIAL
+    """The stored frames of annotated videos."""
     from vsearch.retriever.actions import timeline_of
 
-    by_id = {video.path.stem.removeprefix("v_"): video for video in library.videos(INDEXED, PARTIAL)}
-    there = [(v, by_id[v.id.removeprefix("v_")]) for v in videos if v.id.removeprefix("v_") in by_id]
+    there = annotated_in(library, videos)
     return [training_video(timeline_of(library, own), v.segments, names) for v, own in there]
+
+
+def annotated_in(library: Library, videos: Sequence[AnnotatedVideo]) -> list[tuple[AnnotatedVideo, Video]]:
+    """Those that the library holds: a file's name without ending is the video's id ("v_" may be left out)."""
+    from vsearch.library import INDEXED, PARTIAL
+
+    by_id = {video.path.stem.removeprefix("v_"): video for video in library.videos(INDEXED, PARTIAL)}
+    return [(v, by_id[v.id.removeprefix("v_")]) for v in videos if v.id.removeprefix("v_") in by_id]
 
 
 def training_video(
