@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -30,24 +31,38 @@ def query(
     ] = False,
     library: LibraryOption = None,
     device: DeviceOption = "auto",
+    helper: Annotated[
+        bool,
+        typer.Option(
+            "--helper/--no-helper",
+            help="Leave a process behind for 10 minutes that makes new queries faster.",
+        ),
+    ] = True,
 ) -> None:
     """Find the moments that TEXT describes.
 
     Exit code 0 when something was found, 1 when nothing (confident) was found.
     """
     from vsearch.library import Library, find_library
-    from vsearch.retriever import search
-    from vsearch.retriever.actions import search_in
+    from vsearch.retriever import live_encoder, search
+    from vsearch.retriever.helper import HelpedEncoder, start
 
+    encoder = None
     with Library.open(find_library(library)) as opened:
         if within is None:
-            answer = search(opened, text, number=number, threshold=threshold, device=device)
+            encoder = HelpedEncoder(live_encoder(opened), device) if helper else None
+            answer = search(opened, text, number=number, threshold=threshold, encoder=encoder, device=device)
         else:
+            from vsearch.retriever.actions import search_in
+
             video = opened.find_video(within)
             answer = search_in(opened, video, text, number=number, threshold=threshold, device=device)
         output.remember(opened, answer)
     fmt = output.chosen_format(as_json=as_json, jsonl=jsonl, csv=csv, paths=paths, null=null)
     output.print_hits(answer, fmt)
+    if encoder is not None and encoder.worked_alone:
+        sys.stdout.flush()  # the answer first
+        start(encoder.live, device)
     if not answer.hits:
         note("nothing found" if threshold is None else f"nothing found that scores {threshold} or more")
         raise typer.Exit(EXIT_NOTHING)

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+os.environ["VSEARCH_HELPER"] = (
+    "0"  # no test leaves a process behind; test_helper.py switches it on for its own
+)
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
