@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.media import picture, write_video
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
@@ -22,22 +26,27 @@ DIM = 16
 HEAD = ZeroShotHead()
 AXES = np.eye(DIM, dtype=np.float32)
 QUERY = "the thing"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
 
 
 def add_clip(
-    library: Library, file: Path, concepts: Sequence[int], media: MediaInfo, *, content: str = ""
+    library: Library,
+    file: Path,
+    concepts: Sequence[int],
+    media: MediaInfo,
+    *,
+    content: str = "",
+    poster: bool = True,
 ) -> int:
     """A file whose t-th second shows the concept `concepts[t]` (an axis); not yet published. Gives its id."""
-    from PIL import Image
-
     times = np.arange(2 * len(concepts), dtype=np.int64) * 500
     rng = np.random.default_rng(len(concepts))
     frames = 9 * AXES[np.repeat(concepts, 2)] + rng.normal(0, 0.3, (len(times), DIM))
     windows = plan_windows(times, media.duration_ms, HEAD.window_s, HEAD.overlap)
     encoder = library.register_encoder("enc", "bb", HEAD.identity, {"model": "made-up", "head": HEAD.spec()})
     content = content or file.name
-    poster = io.BytesIO()
-    Image.fromarray(picture(1)).save(poster, "JPEG")
     recorded = library.record_indexed(
         files=[FoundFile(file, file.stat().st_size, file.stat().st_mtime_ns)],
         fingerprint=content,
@@ -46,9 +55,17 @@ def add_clip(
         frames=library.frame_store.put(content, "bb", 2.0, frames, times),
         encoder_id=encoder,
         moments=[NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows],
-        poster=poster.getvalue(),
+        poster=_poster() if poster else None,
     )
     return recorded.video_ids[0]
+
+
+def _poster() -> bytes:
+    from PIL import Image
+
+    jpeg = io.BytesIO()
+    Image.fromarray(picture(1)).save(jpeg, "JPEG")
+    return jpeg.getvalue()
 
 
 def publish(library: Library) -> None:
@@ -78,6 +95,12 @@ def make_library(folder: Path) -> dict[str, int]:
         hostile = videos / '"><img src=x onerror=document.title="owned">.mp4'
         hostile.write_bytes((videos / "early.mp4").read_bytes())
         ids["hostile"] = add_clip(library, hostile, [0] * 3 + [5] * 37, h264(40), content="hostile")
+        broken = videos / "broken.mp4"
+        broken.write_bytes(b"not a video at all")
+        stat = broken.stat()
+        library.record_failed(
+            [FoundFile(broken, stat.st_size, stat.st_mtime_ns)], "broken", "not a video: no known container"
+        )
         publish(library)
     return ids
 
@@ -104,3 +127,22 @@ def running(library: Path, access: Access | None = None) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@contextlib.contextmanager
+def a_browser() -> Iterator[Any]:
+    """Chromium, headless. Skips the test where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+def shot(page: Any, name: str) -> None:
+    """A screenshot, where the environment names a folder for them."""
+    if folder := os.environ.get("VSEARCH_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))

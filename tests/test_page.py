@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.site import QUERY, add_clip, h264, make_library, publish, running
+from tests.site import QUERY, a_browser, add_clip, h264, make_library, publish, running, shot
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--autoplay-policy=no-user-gesture-required"]  # fmt: skip
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=FLAGS)
+    with a_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +74,6 @@ def keeps_playing(page: Any) -> bool:
     return True
 
 
-def shot(page: Any, name: str) -> None:
-    if folder := os.environ.get("VSEARCH_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
-
-
 def test_search_and_play_at_the_moment(page: Any) -> None:
     ask(page)
     assert "29" in card(page, "late.webm").inner_text()
@@ -113,6 +98,32 @@ def test_a_click_on_the_timeline_goes_there(page: Any) -> None:
     page.wait_for_function("() => Math.abs(document.querySelector('#vs-video').currentTime - 10) < 1.5")
 
 
+def test_a_peak_and_another_moment_can_be_clicked(page: Any) -> None:
+    ask(page)
+    card(page, "late.webm").click()
+    page.wait_for_selector(".vs-peak")
+    page.locator(".vs-peak").last.click()
+    page.wait_for_function("() => document.querySelector('#vs-video').currentTime >= 29")
+    marks = page.locator(".vs-mark").all()
+    assert marks[0].get_attribute("aria-label").startswith("Best moment 0:29")
+
+
+def test_filters_leave_videos_out(page: Any) -> None:
+    ask(page)
+    every = page.locator(".vs-hit").count()
+    page.click("#vs-filters summary")
+    page.fill("#vs-longest", "30")
+    page.press("#vs-longest", "Tab")
+    page.wait_for_function("() => document.querySelectorAll('.vs-hit').length === 1")
+    assert "old.avi" in page.locator(".vs-hit").inner_text()
+    other = page.context.new_page()
+    other.goto(page.url)  # a link keeps them
+    other.wait_for_selector(".vs-hit")
+    assert (other.locator(".vs-hit").count(), other.input_value("#vs-longest")) == (1, "30")
+    page.click("#vs-clear")
+    page.wait_for_function("n => document.querySelectorAll('.vs-hit').length === n", arg=every)
+
+
 def test_what_no_browser_plays_comes_as_a_preview(page: Any) -> None:
     ask(page)
     card(page, "old.avi").click()
@@ -128,6 +139,14 @@ def test_more_like_this(page: Any) -> None:
     page.click("#vs-like")
     page.wait_for_function("() => document.querySelector('#vs-note').textContent.includes('pictures like')")
     assert page.locator(".vs-hit").count() >= 3
+
+
+def test_similar_from_a_hit(page: Any) -> None:
+    ask(page)
+    page.locator("li", has_text="early.mp4").locator(".vs-sim").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('#vs-note').textContent.includes('like early.mp4')")
+    assert "like=" in page.url
 
 
 def test_a_share_link_gives_the_same_answer_and_moment(page: Any, site: str) -> None:
@@ -203,7 +222,9 @@ def test_dark(page: Any) -> None:
 def test_library_tab_tells_its_state(page: Any) -> None:
     page.get_by_role("tab", name="Library").click()
     page.wait_for_selector("#vs-state dd")
-    assert "4 indexed" in page.locator("#vs-state").inner_text()
+    assert "4 indexed, 1 failed" in page.locator("#vs-state").inner_text()
+    assert "no known container" in page.locator("#vs-troubled").inner_text()
+    assert page.locator("#vs-retry").is_visible()
     shot(page, "library")
 
 
@@ -240,7 +261,7 @@ def test_a_thousand_hits_are_paged(browser: Any, tmp_path: Path) -> None:
             file = tmp_path / f"{i:04d}.mp4"
             if i:
                 os.link(first, file)
-            add_clip(library, file, [0, 1], h264(2), content=f"c{i}")
+            add_clip(library, file, [0, 1], h264(2), content=f"c{i}", poster=False)
         publish(library)
     with running(tmp_path / "library") as address:
         page = browser.new_page()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -73,7 +75,7 @@ def test_similar_timeline_videos_library(site: httpx.Client, ids: dict[str, int]
     assert max(points, key=lambda p: p["score"])["time"] >= 29
     assert site.get(f"/api/videos/{ids['old']}").json()["video"]["playable"] is False
     assert site.get(f"/api/videos/{ids['late']}").json()["video"]["playable"] is True
-    assert site.get("/api/library").json()["videos"] == {"indexed": 4}
+    assert site.get("/api/library").json()["videos"] == {"indexed": 4, "failed": 1}
     assert site.get("/health").json() == {"schema_version": 1, "status": "ok", "library": True}
     assert site.get(f"/thumb/{ids['late']}").content.startswith(b"\xff\xd8")
 
@@ -96,7 +98,7 @@ def test_wrong_use_is_answered_in_words(site: httpx.Client, ids: dict[str, int])
 
 def test_openapi_names_every_endpoint(site: httpx.Client) -> None:
     paths = site.get("/openapi.json").json()["paths"]
-    assert {"/health", "/api/search", "/api/similar", "/api/localize", "/api/videos/{id}", "/api/library",
+    assert {"/health", "/api/search", "/api/similar", "/api/look", "/api/timeline/{id}", "/api/localize", "/api/videos/{id}", "/api/library",
             "/media/{id}", "/thumb/{id}", "/clip/{id}"} <= paths.keys()  # fmt: skip
 
 
@@ -183,15 +185,92 @@ def test_another_site_may_not_post(site: httpx.Client) -> None:
     assert foreign.status_code == 403
 
 
-def test_uploads_and_long_bodies_are_refused(site: httpx.Client) -> None:
-    playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
-    assert site.post("/gradio_api/upload", files={"files": ("evil.mp4", playlist)}).status_code == 404
+def test_long_bodies_are_refused(site: httpx.Client) -> None:
+    assert site.post("/gradio_api/upload", files={"files": ("evil.mp4", b"x")}).status_code == 404
     assert site.post("/api/search", content=b"x" * (MAX_BODY + 1)).status_code == 413
     host = urlsplit(str(site.base_url)).netloc
-    for length in ("-1", "1e9", "99999999999"):
-        sent = f"POST /api/search HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-        assert raw(site, sent).split(" ")[1] in ("400", "413")
+    for path, length in (
+        ("search", "-1"),
+        ("search", "1e9"),
+        ("search", "65000"),
+        ("look", "64000001"),
+        ("look", "9" * 30),
+    ):
+        sent = f"POST /api/{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        assert raw(site, sent).split(" ")[1] in ("400", "413"), (path, length)
     assert site.get("/health").status_code == 200
+
+
+def test_an_upload_that_never_says_its_length_is_cut_off(site: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(80):
+            yield bytes(1_000_000)
+
+    with contextlib.suppress(httpx.WriteError):  # the server may have hung up already
+        assert site.post("/api/look", content=endless()).status_code == 413
+    assert site.get("/health").status_code == 200
+
+
+def test_a_guessed_upload_is_nobodys(site: httpx.Client) -> None:
+    answer = site.get("/api/search", params={"look": "A" * 24})
+    assert (answer.status_code, "no longer kept" in answer.json()["error"]) == (422, True)
+
+
+def test_filters(site: httpx.Client, ids: dict[str, int], folder: Path) -> None:
+    def found(**filters: str | float) -> set[int]:
+        answer = site.get("/api/search", params={"q": QUERY, **filters})
+        return {hit["video"] for hit in answer.json()["hits"]}
+
+    every = {ids[name] for name in ("early", "late", "old", "hostile")}
+    assert found() == found(folder=str(folder / "videos")) == found(after="2000-01-01") == every
+    assert found(folder=str(folder / "vid")) == found(before="2000-01-01") == found(longest=1) == set()
+    assert found(shortest=41) == {ids["late"]}
+    assert found(longest=30, n=1) == {ids["old"]}
+    assert site.get("/api/search", params={"q": QUERY, "after": "soon"}).status_code == 422
+
+
+def test_one_question_at_a_time(site: httpx.Client, ids: dict[str, int]) -> None:
+    assert "one of q" in site.get("/api/search").json()["error"]
+    assert site.get("/api/search", params={"q": QUERY, "video": ids["early"]}).status_code == 422
+
+
+def test_localize_as_files(site: httpx.Client, ids: dict[str, int]) -> None:
+    assert site.get("/api/localize", params={"video": ids["early"], "actions": " , "}).status_code == 422
+    assert (
+        site.get("/api/localize", params={"video": ids["early"], "actions": "a", "format": "exe"}).status_code
+        == 422
+    )
+
+
+def test_only_offered_heads_are_adopted(site: httpx.Client) -> None:
+    assert [head["live"] for head in site.get("/api/library").json()["heads"]] == [True]
+    for choice in ("folder:/etc", "folder:../x", "known:1", "known:x", ""):
+        assert "not among" in site.post("/api/head", json={"choice": choice}).json()["error"], choice
+    assert "no head to go back to" in site.post("/api/head", json={"choice": None}).json()["error"]
+
+
+def test_retry_runs_and_tells(site: httpx.Client, folder: Path) -> None:
+    assert site.post("/api/retry", headers={"origin": "https://evil.example"}).status_code == 403
+    started = site.post("/api/retry").json()
+    assert started["job"]["name"] == "retry"
+    until = time.monotonic() + 60
+    while site.get("/api/library").json()["job"]["running"]:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    after = site.get("/api/library").json()
+    assert after["videos"] == {"indexed": 4, "failed": 1}
+    assert [v["reason"] for v in after["troubled"] if v["state"] == "failed"]
+
+
+def test_the_progress_of_a_run_is_told(site: httpx.Client, folder: Path) -> None:
+    from vsearch.indexer import Progress
+    from vsearch.indexer.shared_progress import shared
+
+    with shared(folder / "library", lambda progress: None) as report:
+        report(Progress("indexing", 10, 4, 100, 25.0, 12.0))
+        running = site.get("/api/library").json()["running"]
+    assert (running["videos"], running["videos_done"], running["eta_s"]) == (10, 4, 12.0)
+    assert site.get("/api/library").json()["running"] is None
 
 
 def test_pages_forbid_outside_sources(site: httpx.Client) -> None:

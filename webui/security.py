@@ -13,6 +13,8 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.exceptions import HTTPException
+
 from vsearch.errors import VsearchError
 from vsearch.webui.uploads import MAX_UPLOAD
 
@@ -99,8 +101,6 @@ class Guard:
             self._in_work += 1
             try:
                 await self._app(scope, _limited(receive, _most(scope)), _with_headers(send))
-            except _TooLarge:
-                await _answer(send, 413, "the request is too large")
             finally:
                 self._in_work -= 1
 
@@ -155,10 +155,6 @@ class Guard:
         return hmac.compare_digest(given.encode(), (self._access.token or "").encode())
 
 
-class _TooLarge(Exception):
-    pass
-
-
 def _most(scope: Scope) -> int:
     """The longest body that a request may have, in bytes."""
     return MAX_UPLOAD if (scope["method"], scope["path"]) == ("POST", UPLOAD) else MAX_BODY
@@ -173,7 +169,7 @@ def _limited(receive: Receive, most: int) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > most:
-            raise _TooLarge
+            raise HTTPException(413, "the request is too large")  # the application answers with it
         return message
 
     return counted
