@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.site import QUERY, make_library, running
+from tests.site import QUERY, add_clip, h264, make_library, publish, running
 from vsearch.errors import VsearchError
+from vsearch.library import Library
 from vsearch.webui.media import parse_range
 from vsearch.webui.security import MAX_BODY, Access
 
@@ -214,6 +215,24 @@ def test_an_upload_that_never_says_its_length_is_cut_off(site: httpx.Client) -> 
 def test_a_guessed_upload_is_nobodys(site: httpx.Client) -> None:
     answer = site.get("/api/search", params={"look": "A" * 24})
     assert (answer.status_code, "no longer kept" in answer.json()["error"]) == (422, True)
+
+
+def test_answers_go_on_while_the_library_is_being_indexed(tmp_path: Path) -> None:
+    ids = make_library(tmp_path)
+    with (
+        running(tmp_path / "library") as address,
+        Library.open(tmp_path / "library") as library,
+        library.writing(),
+    ):
+        asked = {"q": QUERY, "n": 100}
+        before = httpx.get(f"{address}/api/search", params=asked).json()["hits"]
+        new = tmp_path / "videos" / "new.mp4"
+        new.write_bytes((tmp_path / "videos" / "early.mp4").read_bytes())
+        added = add_clip(library, new, [0] * 40, h264(40), content="new")
+        publish(library)
+        after = httpx.get(f"{address}/api/search", params=asked).json()["hits"]
+    assert {hit["video"] for hit in before} == {id for name, id in ids.items()}
+    assert {hit["video"] for hit in after} - {hit["video"] for hit in before} == {added}
 
 
 def test_filters(site: httpx.Client, ids: dict[str, int], folder: Path) -> None:
