@@ -8,6 +8,7 @@ import typer
 
 import vsearch
 from vsearch.cli.adopt import adopt
+from vsearch.cli.bench import bench
 from vsearch.cli.classify import classify
 from vsearch.cli.clip import clip
 from vsearch.cli.doctor import doctor
@@ -37,6 +38,7 @@ for function in (index, query, similar, clip, localize, classify, status, ls, in
     app.command()(function)
 app.command()(serve)
 app.command("web", hidden=True)(serve)
+app.command()(bench)
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(adopt)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -188,25 +190,33 @@ def test_ctrl_c_in_the_terminal_does_not_reach_it(started: Start, live: EncoderI
         assert not os.readlink(f"/proc/{process.pid}/fd/{stream}").startswith(("/dev/pts", "/dev/tty"))
 
 
-@pytest.mark.slow
-@linux
-def test_a_query_leaves_one_behind_that_answers_the_next(
-    folder: Path, tiny_model: Path, tmp_path: Path, live: EncoderInfo
-) -> None:
-    """The command itself. The helper is found by its lock and ended here."""
+@pytest.fixture
+def vsearch(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command itself, helpers on, with a library of one video."""
     from tests import media
 
     (tmp_path / "videos").mkdir()
     media.write_video(tmp_path / "videos" / "a.mp4")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "VSEARCH_LIBRARY": str(tmp_path / "library")}
 
-    def vsearch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "vsearch", *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120
         )
 
-    vsearch("index", "videos", "--model", str(tiny_model))
+    indexed = run("index", "videos", "--model", str(tiny_model))
+    assert indexed.returncode == 0, indexed.stderr
+    return run
+
+
+@pytest.mark.slow
+@linux
+def test_a_query_leaves_one_behind_that_answers_the_next(
+    folder: Path, vsearch: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     vsearch("query", "without", "--no-helper")
     assert not folder.exists()
     done = vsearch("query", "one", "--jsonl")
@@ -220,6 +230,18 @@ def test_a_query_leaves_one_behind_that_answers_the_next(
         assert holder(lock) == pid
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_bench_times_every_way_and_leaves_no_helper(
+    folder: Path, vsearch: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = vsearch("bench", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["ways"]) == {"usual", "cold", "warm", "cached"}
+    for lock in folder.glob("*.lock"):
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises when somebody holds it
 
 
 def holder(lock: Path) -> int:

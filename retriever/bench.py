@@ -1,0 +1,78 @@
+"""How long a query takes, beside the usual way, measured in one run so that the ratios hold on a busy machine."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vsearch.errors import VsearchError
+from vsearch.retriever.helper import ask, start
+
+if TYPE_CHECKING:
+    from vsearch.library import EncoderInfo
+
+USUAL, COLD, WARM, CACHED = "usual", "cold", "warm", "cached"
+_LOADING_S = 120.0
+_USUAL = (
+    "import json, sys; from vsearch.models import load_encoder; spec, text = json.load(sys.stdin); "
+    "load_encoder(spec, 'cpu').embed_texts([text])"
+)
+
+
+def time_queries(library: Path, live: EncoderInfo, rounds: int) -> dict[str, list[float]]:
+    """Wall seconds of whole processes, a list a way, the ways taking turns:
+
+    usual   the whole model loaded through open_clip, one sentence encoded; no library, no search
+    cold    `vsearch query` of a new sentence, alone
+    warm    `vsearch query` of a new sentence, a helper running; absent where helpers are off or cannot be
+    cached  `vsearch query` of a sentence asked before, alone
+
+    Raises VsearchError when a query fails.
+    """
+    helper = start(live, "cpu", _LOADING_S)
+    warm = helper is not None and _answers(live)
+    taken: dict[str, list[float]] = {way: [] for way in (USUAL, COLD, WARM, CACHED) if warm or way != WARM}
+    try:
+        for _ in range(rounds):
+            text = f"bench {secrets.token_hex(6)}"
+            taken[USUAL].append(_timed([sys.executable, "-c", _USUAL], json.dumps([live.spec, text])))
+            taken[COLD].append(_query(library, text, "--no-helper"))
+            if warm:
+                taken[WARM].append(_query(library, text + " again", "--helper"))
+            taken[CACHED].append(_query(library, text, "--no-helper"))
+    finally:
+        if helper is not None:
+            helper.terminate()
+            helper.wait()
+    return taken
+
+
+def _query(library: Path, text: str, option: str) -> float:
+    return _timed(
+        [sys.executable, "-m", "vsearch", "query", text, "--library", str(library), "--device", "cpu", option]
+    )
+
+
+def _timed(command: list[str], given: str = "") -> float:
+    begin = time.perf_counter()
+    done = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace")
+    wall = time.perf_counter() - begin
+    if done.returncode not in (0, 1) or "Traceback" in done.stderr:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise VsearchError(f"a measured query failed: {last}")
+    return wall
+
+
+def _answers(live: EncoderInfo) -> bool:
+    """Wait for the helper to have loaded."""
+    deadline = time.monotonic() + _LOADING_S
+    while ask(live, ["a"], "cpu") is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
