@@ -66,7 +66,7 @@ def test_search_gives_documented_records(site: httpx.Client, ids: dict[str, int]
     hits = {hit["video"]: hit for hit in answer["hits"]}
     assert hits[ids["late"]]["start"] == pytest.approx(29.5)
     documented = hit_record(Hit(1, "a", 1, 0, 1, 0.5, None, (), ()))
-    assert hits[ids["late"]].keys() == documented.keys() | {"video"}
+    assert hits[ids["late"]].keys() == documented.keys() | {"video", "playable"}
 
 
 def test_similar_timeline_videos_library(site: httpx.Client, ids: dict[str, int]) -> None:

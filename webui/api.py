@@ -92,13 +92,16 @@ def health(request: Request) -> Health:
 @router.get("/api/search")
 def search(request: Request, question: Asked, filters: Kept, n: Number = 24) -> AnswerRecord:
     """The moments that fit a sentence, a picture or an upload; each video's best one first."""
-    return answer_record(_engine(request).search(question, n, filters))
+    engine = _engine(request)
+    return answer_record(engine.search(question, n, filters), engine.videos())
 
 
 @router.get("/api/similar")
 def similar(request: Request, video: int, t: Seconds, filters: Kept, n: Number = 24) -> AnswerRecord:
     """Moments that look like a video's picture at `t` seconds."""
-    return answer_record(_engine(request).search(Question(video=video, time_ms=round(t * 1000)), n, filters))
+    engine = _engine(request)
+    asked = Question(video=video, time_ms=round(t * 1000))
+    return answer_record(engine.search(asked, n, filters), engine.videos())
 
 
 @router.post(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -36,7 +37,7 @@ class MomentRecord(BaseModel):
 
 
 class HitRecord(MomentRecord):
-    """`more`: the video's other moments, best first. `also_at`: copies of the file."""
+    """`more`: the video's other moments, best first. `also_at`: copies of the file. `playable`: in browsers, as it is."""
 
     rank: int
     video: int
@@ -44,6 +45,7 @@ class HitRecord(MomentRecord):
     strength: str | None
     more: list[MomentRecord]
     also_at: list[str]
+    playable: bool
 
 
 class AnswerRecord(Versioned):
@@ -160,19 +162,20 @@ class LibraryRecord(Versioned):
     can_roll_back: bool
 
 
-def answer_record(answer: Answer) -> AnswerRecord:
+def answer_record(answer: Answer, videos: Mapping[int, Video]) -> AnswerRecord:
     return AnswerRecord(
         query=text(answer.query), model=answer.model, confident=answer.confident,
-        hits=[hit_record(hit) for hit in answer.hits],
+        hits=[hit_record(hit, videos.get(hit.video_id)) for hit in answer.hits],
     )  # fmt: skip
 
 
-def hit_record(hit: Hit) -> HitRecord:
+def hit_record(hit: Hit, video: Video | None) -> HitRecord:
     return HitRecord(
         rank=hit.rank, video=hit.video_id, path=text(hit.path), start=hit.start_ms / 1000, end=hit.end_ms / 1000,
         score=round(hit.score, 6), strength=hit.strength,
         more=[MomentRecord(start=m.start_ms / 1000, end=m.end_ms / 1000, score=round(m.score, 6)) for m in hit.more],
         also_at=[text(path) for path in hit.also_at],
+        playable=video is not None and media.plays_in_browsers(video),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 // The Search tab: a question (sentence, picture of a video, upload) with filters, and its hits.
 import { $, ask, clock, fileName, folderName, make, post, range } from "./common.js";
 import * as player from "./player.js";
+import { still } from "./stills.js";
 
 const PAGE = 60; // hits drawn at a time
 const UPLOAD_SIDE = 1024; // pictures are made this small before they are sent
@@ -91,6 +92,8 @@ function draw() {
 function card(hit) {
   const name = fileName(hit.path), more = hit.more.length ? `${hit.more.length} more in this video` : "";
   const poster = make("img", null, { src: `/thumb/${hit.video}`, alt: `Poster of ${name}`, loading: "lazy", decoding: "async" });
+  const middle = (hit.start + hit.end) / 2;
+  if (hit.playable) still(poster, hit.video, middle, `${name} at ${clock(middle)}`);
   const picture = make("span", null, { class: "vs-picture" }, poster, make("span", range(hit), { class: "vs-time" }));
   const line = make("span", null, { class: "vs-meta" });
   if (hit.strength) line.append(make("span", hit.strength, { class: `vs-word vs-${hit.strength}`, title: `Score ${hit.score.toFixed(3)}` }));
@@ -99,7 +102,7 @@ function card(hit) {
   const open = make("button", null, { type: "button", class: "vs-hit" }, picture, make("span", name, { class: "vs-name", title: hit.path }), line);
   open.addEventListener("click", () => watch(hit, open));
   const like = make("button", "≈ Similar", { type: "button", class: "vs-sim", "aria-label": `More like ${name} at ${clock(hit.start)}` });
-  like.addEventListener("click", () => searchLike(hit.video, (hit.start + hit.end) / 2, name));
+  like.addEventListener("click", () => searchLike(hit.video, middle, name));
   return make("li", null, {}, open, like);
 }
 
