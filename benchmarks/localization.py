@@ -5,9 +5,9 @@
 `untrimmed.py` says how the videos are made; they go through `vsearch index`. Ways to get intervals: fixed windows
 (8 s, every 4 s), runs of frames with the same best name, both proposal makers, and the true intervals (oracle).
 Settings: closed-set (learned prompts: Efficient-Prompt's vectors around the names, trained on the training videos
-with both towers frozen, as `vsearch train-proposals --vocabulary` does), "closed, instances" (a vector a class: its
-name in templates and the mean of its instances, half and half, both away from their means), "closed, both" (the same
-with learned prompts in the templates' place), open-set (3 of the 6 classes at a time, the mean of 10 splits;
+with both towers frozen), "closed, instances" (a vector a class: its name in templates and the mean of its instances,
+half and half, both away from their means), "closed, both" (the same with learned prompts in the templates' place, as
+`vsearch train-proposals --vocabulary` keeps it), open-set (3 of the 6 classes at a time, the mean of 10 splits;
 generator trained without them, names in templates), zero-shot (names in templates; the generator saw instances of
 these classes in the training videos, the training-free maker nothing). What unrelated footage scores is taken from
 the videos themselves, without labels, as in the product.
@@ -40,9 +40,8 @@ from vsearch.models.localization_metrics import (
 )
 from vsearch.models.proposals import TrainingVideo, train_generator
 from vsearch.models.segments import AnnotatedVideo, Prediction, read_annotations
-from vsearch.retriever.action_prompts import annotated_pairs, prompted
+from vsearch.retriever.action_prompts import annotated_pairs, prompted, with_instances
 from vsearch.retriever.actions import embed_actions, timeline_of, vocabulary
-from vsearch.retriever.classify import class_vectors
 from vsearch.retriever.generated import frame_ranges, generated_by, training_video
 from vsearch.retriever.localize import REJECT, Limits, background_from, localize, reference_windows
 from vsearch.retriever.proposals import Floats, Proposals, Timeline, propose, select
@@ -103,10 +102,11 @@ class Bench:
         }
         made = {way: {v.id: maker(v.id) for v in self.test} for way, maker in makers.items()}
         texts = prompted(load_backbone(model), self.annotated, self.names)
+        pairs = annotated_pairs(self.annotated, self.names)
         settings = {
             "closed-set": texts,
-            "closed, instances": self.with_instances(self.texts),
-            "closed, both": self.with_instances(texts),
+            "closed, instances": with_instances(self.texts, pairs),
+            "closed, both": with_instances(texts, pairs),
             "zero-shot": self.texts,
         }
         for setting, vectors in settings.items():
@@ -200,15 +200,6 @@ class Bench:
                     score = float(fit[a:b, best[a]].mean())
                     found.append(Prediction(video.id, start, end, names[best[a]], score))
         return found
-
-    def with_instances(self, texts: Floats) -> Floats:
-        """(C, D): texts and the means of the training videos' instances, half and half, both away from their means."""
-        pairs = annotated_pairs(self.annotated, self.names)
-        shown = pairs.owners >= 0
-        own = class_vectors(pairs.clips[shown], pairs.owners[shown], len(self.names))
-        said = class_vectors(texts, np.arange(len(self.names)), len(self.names))
-        both = own + said
-        return both / np.linalg.norm(both, axis=1, keepdims=True)
 
     def training_videos(self, names: Collection[str]) -> list[TrainingVideo]:
         return [training_video(self.timelines[v.id], v.segments, names) for v in self.train]

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import VsearchError
+from vsearch.models import normalise
 from vsearch.models.action_prompts import Pairs, PromptOptions, embed_names, train_prompts
 from vsearch.retriever.actions import Learned, timeline_of
-from vsearch.retriever.generated import frame_ranges
-from vsearch.retriever.proposals import Timeline
+from vsearch.retriever.classify import class_vectors, fit_temperature
+from vsearch.retriever.generated import annotated_in, frame_ranges
+from vsearch.retriever.proposals import Floats, Timeline
 from vsearch.retriever.search import live_encoder, matching_encoder
 
 if TYPE_CHECKING:
@@ -38,13 +40,11 @@ def learn_prompts(
     names: Collection[str] | None = None,
     device: str = "auto",
 ) -> Learned:
-    """A vocabulary of the annotated classes (or those in `names`), in prompts learned from the library's own frames.
+    """A vocabulary of the annotated classes (or those in `names`): learned prompts and instances, half and half.
 
-    `accuracy`: share of instances whose name is found by prompts learned without their video. Raises VsearchError
+    `accuracy`: share of instances whose name is found by what was learned without their video. Raises VsearchError
     when there are no instances of two classes, ModelError for text towers that take no prompts.
     """
-    from vsearch.retriever.generated import annotated_in
-
     there = [(timeline_of(library, own), v.segments) for v, own in annotated_in(library, videos)]
     labels = sorted({s.label for _, segments in there for s in segments if names is None or s.label in names})
     if len(labels) < 2:
@@ -53,30 +53,37 @@ def learn_prompts(
         )
     encoder = live_encoder(library)
     backbone = matching_encoder(encoder, device=device).backbone
-    right = judged = 0
-    for k in range(PARTS):
-        rest, part = [v for i, v in enumerate(there) if i % PARTS != k], there[k::PARTS]
-        seen = {s.label for _, segments in rest for s in segments}
-        if not part or not seen & set(labels):
-            continue
-        texts = prompted(backbone, rest, labels)
-        pairs = annotated_pairs(part, labels)
-        shown = pairs.owners >= 0
-        right += int(((pairs.clips[shown] @ texts.T).argmax(axis=1) == pairs.owners[shown]).sum())
-        judged += int(shown.sum())
-    temperature = 1 / float(backbone.clip.logit_scale.detach().exp())  # type: ignore[operator]
-    vectors, examples = prompted(backbone, there, labels), annotated_pairs(there, labels)
-    return Learned(
-        tuple(labels),
-        vectors,
-        encoder.backbone,
-        temperature,
-        right / max(1, judged),
-        int((examples.owners >= 0).sum()),
-    )
+    scores, truth = [], []
+    for k in range(PARTS if len(there) > 1 else 0):
+        rest = [video for i, video in enumerate(there) if i % PARTS != k]
+        part, known = annotated_pairs(there[k::PARTS], labels), annotated_pairs(rest, labels)
+        shown = part.owners >= 0
+        if shown.any() and (known.owners >= 0).any():
+            vectors = with_instances(prompted(backbone, rest, labels), known)
+            scores.append(part.clips[shown] @ vectors.T)
+            truth.append(part.owners[shown])
+    examples = annotated_pairs(there, labels)
+    vectors = with_instances(prompted(backbone, there, labels), examples)
+    count = int((examples.owners >= 0).sum())
+    if not scores:  # a single video: nothing to judge with
+        return Learned(tuple(labels), vectors, encoder.backbone, 0.1, 0.0, count)
+    table, right = np.concatenate(scores), np.concatenate(truth)
+    accuracy = float((table.argmax(axis=1) == right).mean())
+    return Learned(tuple(labels), vectors, encoder.backbone, fit_temperature(table, right), accuracy, count)
 
 
-def prompted(backbone: Backbone, videos: Sequence[Annotated], labels: Sequence[str]) -> np.ndarray:
+def with_instances(texts: Floats, pairs: Pairs) -> Floats:
+    """(C, D): texts (C, D) and the means of the names' clips, half and half, both away from their means.
+
+    A name without clips has its text alone.
+    """
+    shown = pairs.owners >= 0
+    own = class_vectors(pairs.clips[shown], pairs.owners[shown], len(texts))
+    said = class_vectors(texts, np.arange(len(texts)), len(texts))
+    return normalise(own + said)
+
+
+def prompted(backbone: Backbone, videos: Sequence[Annotated], labels: Sequence[str]) -> Floats:
     """(C, D) unit vectors of the labels between prompts learned from annotated videos."""
     pairs = annotated_pairs(videos, labels)
     return embed_names(backbone, train_prompts(backbone, lambda _: [pairs], OPTIONS), labels)
@@ -96,6 +103,8 @@ def annotated_pairs(videos: Sequence[Annotated], labels: Sequence[str]) -> Pairs
         start = start[[bool(free[a : a + BETWEEN_FRAMES].all()) for a in start.tolist()]]
         clips.append(timeline.means(start, np.minimum(start + BETWEEN_FRAMES, len(timeline))))
         owners += [-1] * len(start)
+    if not clips:
+        return Pairs(list(labels), np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
     stacked = np.concatenate(clips)
     norms = np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
     return Pairs(list(labels), (stacked / norms).astype(np.float32), np.asarray(owners, dtype=np.int64))

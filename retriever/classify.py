@@ -96,10 +96,13 @@ def leave_one_out(clips: Floats, owners: np.ndarray, classes: int) -> tuple[floa
     if not scores:
         return 0.1, 0.0
     table, right = np.stack(scores), np.asarray(truth)
+    return fit_temperature(table, right), float((table.argmax(axis=1) == right).sum() / len(owners))
+
+
+def fit_temperature(table: Floats, right: np.ndarray) -> float:
+    """The one of TEMPERATURES that makes the right names (N,) likeliest under held-out scores (N, C)."""
     losses = [-np.log(softmax(table / t)[np.arange(len(right)), right] + 1e-12).mean() for t in TEMPERATURES]
-    return float(TEMPERATURES[int(np.argmin(losses))]), float(
-        (table.argmax(axis=1) == right).sum() / len(owners)
-    )
+    return float(TEMPERATURES[int(np.argmin(losses))])
 
 
 def class_vectors(clips: Floats, owners: np.ndarray, classes: int) -> Floats:

@@ -16,6 +16,7 @@ from vsearch.models.mini.train.align import fit_heads, fit_jointly
 from vsearch.models.mini.train.distill import distill
 from vsearch.models.mini.train.export import export
 from vsearch.models.mini.train.features import cache_features
+from vsearch.models.mini.train.prompts import fit_prompts
 from vsearch.models.mini.train.teacher import embed_sentences
 
 
@@ -47,6 +48,7 @@ def main() -> None:
         ("heads", "heads.pt", lambda: fit_heads(data, work)),
         ("align", "mini.pt", lambda: fit_jointly(data, work, args.align_steps)),
         ("export", "", lambda: export(data, work, args.out)),
+        ("prompts", "", lambda: fit_prompts(data, work, args.out)),
     ]
     for name, product, run in stages:
         if product and (work / product).is_file():
