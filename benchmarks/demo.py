@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ QUERIES = {
 
 
 def main() -> int:
+    os.environ["VSEARCH_HELPER"] = "0"  # leave no process behind
     videos, library = DEMO / "videos", DEMO / "library"
     shutil.rmtree(library, ignore_errors=True)  # every run shows the whole job
     seams = prepare(videos)

@@ -114,7 +114,9 @@ def counts(library: Path) -> str:
 
 def answers(library: Path, text: str) -> list[tuple[object, ...]]:
     done = subprocess.run(
-        command("query", None, library, text, "--json", "-n", "20"), capture_output=True, text=True
+        command("query", None, library, text, "--json", "-n", "20", "--no-helper"),
+        capture_output=True,
+        text=True,
     )
     return [(h["path"], h["start"], h["end"], h["score"]) for h in json.loads(done.stdout)["hits"]]
 
