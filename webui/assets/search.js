@@ -90,7 +90,7 @@ function draw() {
 }
 
 function card(hit) {
-  const name = fileName(hit.path), more = hit.more.length ? `${hit.more.length} more in this video` : "";
+  const name = fileName(hit.path), more = hit.more.length ? `+${hit.more.length} more` : "";
   const poster = make("img", null, { src: `/thumb/${hit.video}`, alt: `Poster of ${name}`, loading: "lazy", decoding: "async" });
   const middle = (hit.start + hit.end) / 2;
   if (hit.playable) still(poster, hit.video, middle, `${name} at ${clock(middle)}`);
@@ -101,7 +101,7 @@ function card(hit) {
   line.append(make("span", more || folderName(hit.path), { class: "vs-quiet" }));
   const open = make("button", null, { type: "button", class: "vs-hit" }, picture, make("span", name, { class: "vs-name", title: hit.path }), line);
   open.addEventListener("click", () => watch(hit, open));
-  const like = make("button", "≈ Similar", { type: "button", class: "vs-sim", "aria-label": `More like ${name} at ${clock(hit.start)}` });
+  const like = make("button", "≈", { type: "button", class: "vs-sim", "aria-label": `More like ${name} at ${clock(hit.start)}` }, make("span", "\u00a0Similar"));
   like.addEventListener("click", () => searchLike(hit.video, middle, name));
   return make("li", null, {}, open, like);
 }
