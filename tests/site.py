@@ -106,14 +106,14 @@ def make_library(folder: Path) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running(library: Path, access: Access | None = None) -> Iterator[str]:
+def running(library: Path, access: Access | None = None, heads: Path | None = None) -> Iterator[str]:
     """The server in a thread; gives its address."""
     import uvicorn
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(library, access or Access()), log_level="error", timeout_graceful_shutdown=1
+        create_app(library, access or Access(), heads), log_level="error", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
