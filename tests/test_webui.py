@@ -346,3 +346,9 @@ def test_without_a_library_the_page_says_what_to_run(tmp_path: Path) -> None:
         assert (answer.status_code, "vsearch index" in answer.json()["error"]) == (409, True)
         assert httpx.get(f"{address}/").status_code == 200
     assert not (tmp_path / "none").exists()
+
+
+def test_the_python_twin_costs_nothing_before_its_use() -> None:
+    code = "import sys, vsearch; print(sorted({'torch', 'numpy', 'sqlalchemy', 'gradio'} & set(sys.modules)), vsearch.Library.open)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("[] <bound method Library.open"), done.stdout + done.stderr
