@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.media import write_video
 from tests.site import QUERY, add_clip, h264, make_library, publish, running
 from vsearch.errors import VsearchError
+from vsearch.indexer.fingerprint import fingerprint
 from vsearch.library import Library
 from vsearch.webui.media import parse_range
 from vsearch.webui.security import MAX_BODY, Access
@@ -165,7 +167,9 @@ def test_a_file_put_in_the_place_of_a_video_is_not_served(
         secret.write_bytes(kept.read_bytes())
         os.utime(secret, ns=(kept.stat().st_atime_ns, kept.stat().st_mtime_ns))
         video.symlink_to(secret)
-        assert site.get(f"/media/{ids['old']}").status_code == 404  # a link, though of equal size and age
+        assert (
+            site.get(f"/media/{ids['old']}").status_code == 404
+        )  # a link to other content of equal size and age
         video.unlink()
         video.write_bytes(b"another file")
         assert site.get(f"/media/{ids['old']}").status_code == 404
@@ -174,6 +178,23 @@ def test_a_file_put_in_the_place_of_a_video_is_not_served(
         video.unlink()
         kept.rename(video)
     assert site.get(f"/media/{ids['old']}").status_code == 200
+
+
+def test_a_video_behind_a_link_is_served_while_it_is_that_video(tmp_path: Path) -> None:
+    real, link = write_video(tmp_path / "real.mp4", frames=50, fps=10), tmp_path / "videos" / "link.mp4"
+    link.parent.mkdir()
+    link.symlink_to(real)
+    with Library.open(tmp_path / "library", create=True) as library:
+        video = add_clip(library, link, [0] * 5, h264(5), content=fingerprint(real))
+        publish(library)
+    other = tmp_path / "other"
+    other.write_bytes(bytes(real.stat().st_size))
+    os.utime(other, ns=(real.stat().st_atime_ns, real.stat().st_mtime_ns))
+    with running(tmp_path / "library") as address:
+        assert httpx.get(f"{address}/media/{video}").content == real.read_bytes()
+        link.unlink()
+        link.symlink_to(other)
+        assert httpx.get(f"{address}/media/{video}").status_code == 404
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.5:7860", "", "[::"])

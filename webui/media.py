@@ -5,6 +5,7 @@ Formats that browsers do not play get a short H.264 preview of the moment, made 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
@@ -52,16 +53,38 @@ def open_source(video: Video) -> BinaryIO:
     gone = HTTPException(404, "this file has changed or gone since it was indexed; run `vsearch index` again")
     if video.state not in ("indexed", "partial"):
         raise gone
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        fd = os.open(video.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        linked = video.path.is_symlink()
+        place = video.path.resolve(strict=True) if linked else video.path
+        fd = os.open(place, flags)
     except OSError:
         raise gone from None
     found = os.fstat(fd)
     same = (found.st_size, found.st_mtime_ns) == (video.size, video.mtime_ns)
-    if not stat.S_ISREG(found.st_mode) or not same:
+    if (
+        not stat.S_ISREG(found.st_mode)
+        or not same
+        or (linked and _content(place, found) != video.fingerprint)
+    ):
         os.close(fd)
         raise gone
     return os.fdopen(fd, "rb")
+
+
+def _content(place: Path, found: os.stat_result) -> str:
+    """The fingerprint of a file behind a link: size and time alone would let a link lead to another file."""
+    try:
+        return _fingerprint(place, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    except OSError:
+        return "unreadable"
+
+
+@functools.lru_cache(maxsize=1000)
+def _fingerprint(place: Path, *same_file: int) -> str:
+    from vsearch.indexer.fingerprint import fingerprint
+
+    return fingerprint(place)
 
 
 def send_file(
