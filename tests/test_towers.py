@@ -11,7 +11,8 @@ from torch import nn
 from tests.towers import shape_of, small_clip, tokens
 from vsearch.errors import ModelError
 from vsearch.models.blocks import count
-from vsearch.models.temporal import TemporalAdapter
+from vsearch.models.prompts import ContinuousPrompts
+from vsearch.models.temporal import TemporalAdapter, build_temporal, pool
 from vsearch.models.text_tower import MaskedWordHead, TextAdapters, read
 from vsearch.models.towers import CrossFrameTower, FrameTower, TedTower, build_tower
 
@@ -20,6 +21,21 @@ VIDEO = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 def per_frame(clip: Any, video: torch.Tensor) -> torch.Tensor:
     return clip.encode_image(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+
+class Deaf(CrossFrameTower):
+    """Messages are sent, and nobody attends to them."""
+
+    def attend(self, block: Any, z: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(z.shape[1], z.shape[1])
+        mask[:, -1] = float("-inf")
+        return block.attention(z, attn_mask=mask)
+
+
+def without_exchange(tower: CrossFrameTower) -> None:
+    for attention in tower.attn:
+        nn.init.zeros_(attention.out_proj.weight)  # type: ignore[union-attr, arg-type]
+        nn.init.zeros_(attention.out_proj.bias)  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
@@ -52,22 +68,39 @@ def test_ted_before_attention_too_is_identity_and_bigger() -> None:
 
 
 def test_cross_frame_without_exchange_and_with_messages_masked_is_clip() -> None:
-    class Deaf(CrossFrameTower):
-        def attend(self, block: Any, z: torch.Tensor) -> torch.Tensor:
-            mask = torch.zeros(z.shape[1], z.shape[1])
-            mask[:, -1] = float("-inf")
-            return block.attention(z, attn_mask=mask)
-
     clip = small_clip()
     torch.manual_seed(0)
     tower = Deaf(64, 2, 2)
-    for attention in tower.attn:
-        nn.init.zeros_(attention.out_proj.weight)  # type: ignore[union-attr, arg-type]
-        nn.init.zeros_(attention.out_proj.bias)  # type: ignore[union-attr, arg-type]
+    without_exchange(tower)
     torch.testing.assert_close(tower(clip.visual, VIDEO).features, per_frame(clip, VIDEO))
     # and with messages heard it is not CLIP, as the release starts
     heard = build_tower("cross-frame", clip)(clip.visual, VIDEO).features
     assert not torch.allclose(heard, per_frame(clip, VIDEO), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16"])
+@torch.inference_mode()
+def test_identities_hold_on_published_shapes(name: str) -> None:
+    """Random weights: what is added must vanish whatever CLIP's own weights are."""
+    import open_clip
+
+    torch.manual_seed(0)
+    clip = open_clip.model.CLIP(**open_clip.get_model_config(name)).eval()
+    video = torch.randn(1, 3, 3, 224, 224)
+    want = per_frame(clip, video)
+    for kind in ("clip", "ted", "patch3d"):
+        torch.testing.assert_close(build_tower(kind, clip)(clip.visual, video).features, want, msg=kind)
+    deaf = Deaf(768, 12, 12)
+    without_exchange(deaf)
+    torch.testing.assert_close(deaf(clip.visual, video).features, want)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    for kind in ("mean", "adapter"):
+        torch.testing.assert_close(build_temporal(kind=kind, dim=512)(want, mask), want, msg=kind)
+    torch.testing.assert_close(pool(want, mask, False), want.mean(1))
+    ids = tokens(["a dog running on grass", "archery"])
+    embeddings, eot = ContinuousPrompts(512, 0, 0)(ids, clip.token_embedding)
+    torch.testing.assert_close(read(clip, embeddings, eot)[0], clip.encode_text(ids))
 
 
 @pytest.mark.parametrize("kind", ["cross-frame", "ted", "patch3d", "shift"])
