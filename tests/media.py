@@ -6,9 +6,11 @@ that frame should be shown. Use: `from tests.media import write_video, read_barc
 
 from __future__ import annotations
 
+import os
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ def write_video(
     times = [start_s + t for t in ([i / fps for i in range(frames)] if times is None else times)]
     # A clock fine enough for any times, where the container allows one.
     base = Fraction(1, fps) if all(abs(t * fps - round(t * fps)) < 1e-9 for t in times) else Fraction(1, 1000)
-    with av.open(str(path), "w", format=format, options=muxer or {}) as out:
+    with _ordinary_priority(), av.open(str(path), "w", format=format, options=muxer or {}) as out:
         stream: Any = out.add_stream(codec, rate=fps, options=_encoder_options(codec) | (encoder or {}))
         stream.width, stream.height = size
         stream.pix_fmt = pixels
@@ -66,6 +68,21 @@ def write_video(
         for packet in sound:
             out.mux(packet)
     return path
+
+
+@contextmanager
+def _ordinary_priority() -> Iterator[None]:
+    """SVT-AV1, run by root, makes the thread that calls it a real-time one and leaves it so. Threads that wait
+    for each other by spinning, as torch's do, would then take every core for ever."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def need_encoder(codec: str) -> None:
