@@ -2,9 +2,9 @@
 
 `fit_heads`: a small MLP on picture features and a linear map of teacher vectors, into one space, with the trunk
 and the teacher frozen. A minute of work, and the joint space's definition for what follows.
-`fit_jointly`: the distilled text tower takes the teacher's place (its projection times the sentence map) and is
+`run_jointly`: the distilled text tower takes the teacher's place (its projection times the sentence map) and is
 trained together with the picture head. Random sentences and phrases go on being distilled meanwhile, so that
-words outside the paired captions keep their meaning.
+words outside the paired captions keep their meaning. `average` takes the mean of several such runs.
 
 Loss of both: symmetric cross-entropy over a batch of videos, on the mean of two frames (weight 1) and on a
 single frame (weight 0.5); targets are 0.7 of the own pair and 0.3 of the teacher's sentence similarities, since
@@ -27,6 +27,8 @@ from vsearch.models.mini.train.data import Group, TokenCache, list_pictures, spl
 from vsearch.models.mini.train.distill import RowAdam
 from vsearch.models.mini.train.net import build_clip
 from vsearch.models.mini.train.text import encode, text_parameters
+
+SEEDS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,9 @@ def fit_heads(data: Path, work: Path, epochs: int = 30, batch: int = 512) -> Non
     )
 
 
-def fit_jointly(data: Path, work: Path, steps: int = 280, seeds: tuple[int, ...] = (0, 1)) -> None:
-    """Writes `mini.pt`: the mean of the weights of one run a seed, all from the same start (`aligned_{seed}.pt`)."""
-    for seed in seeds:
-        if not (work / f"aligned_{seed}.pt").is_file():
-            run_jointly(data, work, seed, steps)
-    runs = [torch.load(work / f"aligned_{seed}.pt", weights_only=True) for seed in seeds]
+def average(work: Path) -> None:
+    """Writes `mini.pt`: the mean of the weights of all runs, which have one start (Wortsman et al. 2022, model soups)."""
+    runs = [torch.load(work / f"aligned_{seed}.pt", weights_only=True) for seed in SEEDS]
     mean = {
         key: sum(run[key] for run in runs) / len(runs) if value.is_floating_point() else value
         for key, value in runs[0].items()

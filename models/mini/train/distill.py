@@ -61,21 +61,20 @@ def length_batches(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3, name: str = "text.pt") -> None:
+def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3) -> None:
+    """Writes `text.pt`. `text.part.pt` holds the state of every hundredth step: an interrupted run goes on there, on
+    the batches that it would have seen."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     kept = json.loads((work / "sentences.json").read_text())
     sentences = kept["captions"] + kept["phrases"]
-    teacher = np.load(work / "teacher.npy")
+    teacher = np.load(work / "teacher.npy", mmap_mode="r")
     tokens = TokenCache()
     lengths = np.array([len(tokens(s)) for s in sentences])
     clip = build_clip()
     table = clip.token_embedding.weight.data
-    if (work / name).is_file():
-        clip.load_state_dict(torch.load(work / name, weights_only=True), strict=False)
-    else:
-        source = Teacher()
-        table.copy_(warm_table(tokens.tokenizer, source.pieces, source.word_vectors(), table.shape[1]))
+    source = Teacher()
+    table.copy_(warm_table(tokens.tokenizer, source.pieces, source.word_vectors(), table.shape[1]))
     parameters = text_parameters(clip)
     decay = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim < 2]
@@ -87,11 +86,16 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3, name: st
     rows_optimizer = RowAdam(table)
     check = rng.choice(len(kept["captions"]), 2000, replace=False)
     training = np.setdiff1d(np.arange(len(sentences)), check)
-    step, epoch, begun = 0, 0, time.time()
-    log = open(work / "distill.csv", "w", buffering=1)  # noqa: SIM115 - open for the whole stage
-    log.write("step,seconds,loss,cosine,nearest_right\n")
+    begun, part = time.time(), work / "text.part.pt"
+    step = _resume(part, clip, optimizer, rows_optimizer)
+    log = open(work / "distill.csv", "a" if step else "w", buffering=1)  # noqa: SIM115 - open for the whole stage
+    if not step:
+        log.write("step,seconds,loss,cosine,nearest_right\n")
+    epoch_steps = len(length_batches(lengths, training, batch, rng))
     while step < steps:
-        for rows in length_batches(lengths, training, batch, rng):
+        epoch, done = divmod(step, epoch_steps)
+        batches = length_batches(lengths, training, batch, np.random.default_rng([0, epoch]))
+        for rows in batches[done : done + steps - step]:
             now = lr * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = now
@@ -114,11 +118,33 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3, name: st
                 log.write(
                     f"{step},{time.time() - begun:.0f},{loss.item():.4f},{score[0]:.4f},{score[1]:.4f}\n"
                 )
-                torch.save(text_state(clip), work / name)
-            if step >= steps:
-                break
-        epoch += 1
+                _keep(part, step, clip, optimizer, rows_optimizer)
     log.close()
+    torch.save(text_state(clip), work / "text.pt")
+    part.unlink()
+
+
+def _keep(
+    path: Path, step: int, clip: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: RowAdam
+) -> None:
+    state = {
+        "step": step, "text": text_state(clip), "optimizer": optimizer.state_dict(),
+        "rows": {"m": rows.m, "v": rows.v, "seen": rows.seen},
+    }  # fmt: skip
+    torch.save(state, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)  # a run killed while it writes loses nothing
+
+
+def _resume(path: Path, clip: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: RowAdam) -> int:
+    """The step to go on with."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    clip.load_state_dict(state["text"], strict=False)
+    optimizer.load_state_dict(state["optimizer"])
+    for own, saved in ((rows.m, "m"), (rows.v, "v"), (rows.seen, "seen")):
+        own.copy_(state["rows"][saved])
+    return int(state["step"])
 
 
 def _check(
