@@ -118,8 +118,11 @@ class PyavSource:
         self._container.close()
 
     def _open(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._container, self._stream, self._name = open_video(self._path, self._options.max_pixels)
         self._aspect = pixel_aspect(self._stream)
+        self._scaler = VideoReformatter()
         codec = self._stream.codec_context
         codec.thread_count = self._options.threads
         codec.thread_type = "AUTO" if self._options.threads > 1 else "NONE"
@@ -176,7 +179,7 @@ class PyavSource:
         return Shown(
             start_s,
             start_s + length_s,
-            partial(render, frame, self._options.shape, self._aspect),
+            partial(render, frame, self._options.shape, self._aspect, self._scaler),
             partial(render_poster, frame, self._options.poster_height, self._aspect),
         )
 
