@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -64,7 +65,9 @@ class Backbone:
         self.device = device
         self.tokenizer = tokenizer
         self.identity = identity_of(name, {k: v.cpu().numpy() for k, v in clip.state_dict().items()}, pre)
-        self.clip = clip.eval().requires_grad_(False).to(device)
+        self.clip: Any = clip.eval().requires_grad_(False).to(device)
+        self._arranged: tuple[int, torch.nn.Module] | None = None  # version of the weights, tower for the CPU
+        self._arranging = threading.Lock()
         self.dim = int(self.encode_texts(["a"]).shape[1])
         # (x / 255 - mean) / std as one multiply-add on raw bytes, shape (1, 3, 1, 1)
         std = torch.tensor(pre.std).view(1, 3, 1, 1)
@@ -79,7 +82,7 @@ class Backbone:
             pixels = torch.from_numpy(frames).to(self.device)
             # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
             x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
-            return self.clip.encode_image(x).float().cpu().numpy()  # type: ignore[operator]
+            return self._image_side().encode_image(x).float().cpu().numpy()  # type: ignore[operator]
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32, not normalised. Sentences over the context length are cut."""
@@ -87,7 +90,19 @@ class Backbone:
 
         with torch.inference_mode(), self._precision():
             tokens = self.tokenizer(list(texts)).to(self.device)  # (N, 77)
-            return self.clip.encode_text(tokens).float().cpu().numpy()  # type: ignore[operator]
+            return self.clip.encode_text(tokens).float().cpu().numpy()
+
+    def _image_side(self) -> torch.nn.Module:
+        """What encodes frames: on the CPU a faster arrangement of the same weights, made when first needed."""
+        if self.device != "cpu":
+            return self.clip
+        from vsearch.models.cpu_tower import for_cpu, weights_version
+
+        with self._arranging:
+            version = weights_version(self.clip.visual)
+            if self._arranged is None or self._arranged[0] != version:
+                self._arranged = version, for_cpu(self.clip, self.preprocess.size)
+            return self._arranged[1]
 
     def _precision(self) -> AbstractContextManager[Any]:
         import torch
