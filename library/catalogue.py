@@ -104,7 +104,9 @@ class MomentRow(Base):
 
 
 class GenerationRow(Base):
-    """`sha256` of the whole file, `sample` of some blocks of it, `id_check` of its ids (see index.py)."""
+    """`sha256` of the whole file, `sample` of some blocks of it, `id_check` of its ids (see index.py).
+
+    `base`: JSON of records.Base, where the library is large."""
 
     __tablename__ = "generations"
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
@@ -117,6 +119,7 @@ class GenerationRow(Base):
     bytes: Mapped[int]
     id_check: Mapped[str]
     created_at: Mapped[int]
+    base: Mapped[str | None]
 
 
 class TextVectorRow(Base):

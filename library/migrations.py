@@ -19,7 +19,13 @@ from vsearch.library.catalogue import Base
 Step = Callable[[Connection], None]
 
 FIRST_SCHEMA = 1
-STEPS: tuple[Step, ...] = ()  # STEPS[i] brings schema i + 1 to i + 2
+
+
+def _generations_may_have_a_base(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE generations ADD COLUMN base VARCHAR"))
+
+
+STEPS: tuple[Step, ...] = (_generations_may_have_a_base,)  # STEPS[i] brings schema i + 1 to i + 2
 
 
 def latest_schema() -> int:

@@ -20,6 +20,7 @@ from vsearch.library.catalogue import (
     GenerationRow,
     MetaRow,
     MomentRow,
+    TextVectorRow,
     VideoRow,
 )
 from vsearch.library.disk import put_in_place
@@ -32,8 +33,11 @@ from vsearch.library.index import (
     generation_row,
     id_check,
     open_index,
+    part_files,
     write_index,
+    write_update,
 )
+from vsearch.library.index_files import remove
 from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
 from vsearch.library.records import PRESENT, Embed, Generation, NewMoment
 from vsearch.library.rows import to_frames, to_generation
@@ -116,28 +120,39 @@ def publish(
         ).first()
         live = live_row(session)
 
+    view = _open_former(folder, to_generation(former), embed) if carry_over and former is not None else None
+    update = view is not None and view.takes_update(valid)
     written: list[npt.NDArray[np.int64]] = []
 
     def batches() -> Iterator[Batch]:
         for ids, vectors in new_vectors:
             written.append(np.asarray(ids, np.int64))
             yield written[-1], vectors
-        if carry_over and former is not None:
-            for ids, vectors in _former_vectors(folder, to_generation(former), embed):
+        if view is not None:
+            for ids, vectors in view.exact.vectors() if update else view.vectors():
                 written.append(ids)
                 yield ids, vectors
         if embed is not None:
+            if update and view is not None and view.base is not None:
+                written.append(view.base.ids)
             bare = np.setdiff1d(valid, np.concatenate([*written, np.empty(0, np.int64)]))
             yield from embed_moments(catalogue, FrameStore(folder), bare.tolist(), embed)
 
-    new = write_index(folder, batches(), valid)
+    if update and view is not None:
+        new = write_update(folder, view, batches(), valid)
+    else:
+        new = write_index(folder, batches(), valid, lambda: _sentences(catalogue, encoder_id))
+    row = GenerationRow(**generation_row(new, encoder_id))
     try:
         with catalogue.write() as session:
-            if live is not None and live.encoder_id == encoder_id and live.sha256 == new.sha256:
+            if (
+                live is not None
+                and live.encoder_id == encoder_id
+                and (live.sha256, live.base) == (row.sha256, row.base)
+            ):
                 # Nothing changed. The new file takes the old one's place, which may have been damaged.
-                put_in_place(folder / INDEX / new.file, folder / INDEX / live.file)
+                put_in_place(folder / INDEX / row.file, folder / INDEX / live.file)
                 return to_generation(live)
-            row = GenerationRow(**generation_row(new, encoder_id))
             session.add(row)
             session.flush()
             _point_to(session, row.id)
@@ -145,7 +160,7 @@ def publish(
             prune(session)
             return to_generation(row)
     except BaseException:
-        (folder / INDEX / new.file).unlink(missing_ok=True)
+        remove(folder, *new.new)
         raise
 
 
@@ -202,14 +217,42 @@ def prune(session: Session) -> None:
     )
 
 
-def _former_vectors(folder: Path, former: Generation, embed: Embed | None) -> Iterator[Batch]:
+def index_files(row: GenerationRow) -> dict[str, int]:
+    """The files of a generation below the library, with their sizes in bytes."""
+    generation = to_generation(row)
+    parts = () if generation.base is None else part_files(generation.base)
+    return {f"{INDEX}/{row.file}": row.bytes} | {f"{INDEX}/{part.file}": part.bytes for part in parts}
+
+
+def drop_generation(session: Session, row: GenerationRow) -> None:
+    """Remove a generation; its files become garbage, but for those that it shares with others."""
+    session.delete(row)
+    session.flush()
+    others: set[str] = set()
+    for other in session.scalars(select(GenerationRow)):
+        others |= index_files(other).keys()
+    for name in index_files(row).keys() - others:
+        discard(session, name)
+
+
+def _open_former(folder: Path, former: Generation, embed: Embed | None) -> IndexView | None:
     try:
-        view = open_index(folder, former)
+        return open_index(folder, former)
     except (FileNotFoundError, LibraryError) as error:
         if embed is None:
             raise LibraryError(f"The former search index is missing or damaged: {MEND}.") from error
-        return  # everything is embedded anew
-    yield from view.vectors()
+        return None  # everything is embedded anew
+
+
+def _sentences(catalogue: Catalogue, encoder_id: int) -> npt.NDArray[np.float32] | None:
+    """Vectors (S, D) of the sentences last asked, oldest first: what queries of this library look like."""
+    import numpy as np
+
+    newest = select(TextVectorRow.vector).where(TextVectorRow.encoder_id == encoder_id)
+    with catalogue.read() as session:
+        found = session.scalars(newest.order_by(TextVectorRow.id.desc()).limit(1_000)).all()
+    vectors = [np.frombuffer(each, "<f4") for each in reversed(found)]
+    return np.stack(vectors).astype(np.float32) if vectors else None
 
 
 def _point_to(session: Session, generation_id: int) -> None:
@@ -224,6 +267,4 @@ def _keep(session: Session, live: int, former: int | None) -> None:
     other = next((row.id for row in rows if row.encoder_id != encoder_id), None)
     for row in rows:
         if row.id not in {live, former, other}:
-            discard(session, f"{INDEX}/{row.file}")
-            session.delete(row)
-    session.flush()
+            drop_generation(session, row)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from vsearch.errors import LibraryError
 from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, MomentRow, VideoRow
 from vsearch.library.heads import HEADS
-from vsearch.library.publishing import current_frame_sets, live_row, up_to_date
+from vsearch.library.publishing import current_frame_sets, index_files, live_row, up_to_date
 from vsearch.library.recording import chunks
 from vsearch.library.records import (
     PRESENT,
@@ -134,7 +134,7 @@ def summary(session: Session, library: Path) -> Summary:
         bytes={
             "catalogue": catalogue,
             "frames": _sum(session, select(func.sum(FrameSetRow.bytes))),
-            "index": _sum(session, select(func.sum(GenerationRow.bytes))),
+            "index": sum(_index_files(session).values()),
             "thumbs": sum(path.stat().st_size for path in (library / "thumbs").glob("??/*.jpg")),
             "heads": sum(path.stat().st_size for path in (library / HEADS).glob("*/*")),
         },
@@ -142,6 +142,14 @@ def summary(session: Session, library: Path) -> Summary:
         generation=None if live is None else to_generation(live),
         up_to_date=live is not None and up_to_date(session, live.encoder_id),
     )
+
+
+def _index_files(session: Session) -> dict[str, int]:
+    """Each file of the index once, whatever number of generations share it."""
+    files: dict[str, int] = {}
+    for row in session.scalars(select(GenerationRow)):
+        files |= index_files(row)
+    return files
 
 
 def _present(session: Session, roots: Roots, fingerprints: Sequence[str]) -> dict[str, tuple[Video, ...]]:

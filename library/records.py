@@ -133,8 +133,45 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class PartFile:
+    """A file of the index: `sha256` of the whole, `sample` of some blocks of it."""
+
+    file: str
+    bytes: int
+    sha256: str
+    sample: str
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Search so many lists, compare so many candidates exactly, where the query's score with the nearest list's
+    centre is `above`. probes 0: compare every vector."""
+
+    above: float
+    probes: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """The compressed part of a large library's index; see index_base.py. Generations share it."""
+
+    count: int  # rows, those that left the library (`gone`) among them
+    codes: PartFile
+    rows: PartFile
+    ids: PartFile
+    gone: PartFile | None
+    gone_count: int
+    effort: tuple[Effort, ...]
+    recall: float  # recall@10 measured when it was built, of the hardest kind of query
+
+
+@dataclass(frozen=True)
 class Generation:
-    """One immutable, complete state of the vector index for one encoder."""
+    """One immutable, complete state of the vector index for one encoder.
+
+    `file`, `sha256`, `sample`, `bytes`: its exact part, which holds all vectors, or with a `base` those added since.
+    """
 
     id: int
     encoder_id: int
@@ -146,6 +183,7 @@ class Generation:
     bytes: int
     id_check: str
     created_at: int
+    base: Base | None = None
 
 
 # Turns stored frames into moment vectors, (M, D) float32 unit length: embed(vectors, times_ms, moments).

@@ -10,7 +10,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, RootRow, VideoRow
-from vsearch.library.records import EncoderInfo, Generation, MediaInfo, StoredFrames, Video
+from vsearch.library.records import (
+    Base,
+    Effort,
+    EncoderInfo,
+    Generation,
+    MediaInfo,
+    PartFile,
+    StoredFrames,
+    Video,
+)
 
 
 class Roots:
@@ -114,4 +123,14 @@ def to_generation(row: GenerationRow) -> Generation:
         row.bytes,
         row.id_check,
         row.created_at,
+        None if row.base is None else to_base(row.base),
     )
+
+
+def to_base(text: str) -> Base:
+    """From the JSON that `asdict` gives."""
+    values = json.loads(text)
+    for name in ("codes", "rows", "ids", "gone"):
+        values[name] = values[name] and PartFile(**values[name])
+    values["effort"] = tuple(Effort(**step) for step in values["effort"])
+    return Base(**values)

@@ -28,8 +28,8 @@ from vsearch.library.catalogue import (
     integrity_problems,
 )
 from vsearch.library.frames import FrameStore
-from vsearch.library.index import INDEX, open_index
-from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
+from vsearch.library.index import INDEX, SUFFIXES, open_index
+from vsearch.library.recording import chunks, drop_frame_sets, thumb_name
 from vsearch.library.records import FAILED, PRESENT, Embed
 from vsearch.library.rows import to_encoder, to_frames, to_generation
 
@@ -196,8 +196,9 @@ def _drop_generation(catalogue: Catalogue, row: GenerationRow, is_live: bool) ->
     with catalogue.write() as session:
         if is_live:
             session.execute(delete(MetaRow).where(MetaRow.key == publishing.LIVE))
-        session.execute(delete(GenerationRow).where(GenerationRow.id == row.id))
-        discard(session, f"{INDEX}/{row.file}")
+        kept = session.get(GenerationRow, row.id)
+        if kept is not None:
+            publishing.drop_generation(session, kept)
     return "dropped; `vsearch index` builds it again" if is_live else "dropped"
 
 
@@ -223,13 +224,19 @@ def _sweep(catalogue: Catalogue, folder: Path, leftovers: list[Path], repair: bo
     store = FrameStore(folder)
     with catalogue.read() as session:
         named = set(session.scalars(select(FrameSetRow.file)))
-        indexes = set(session.scalars(select(GenerationRow.file)))
+        indexes = {
+            folder / name
+            for row in session.scalars(select(GenerationRow))
+            for name in publishing.index_files(row)
+        }
         thumbs = _thumbs(session)
         waiting = {folder / name for name in session.scalars(select(GarbageRow.file))}  # for the next writer
     orphans = {
         "stored frames that no video has": [store.path(name) for name in sorted(store.names() - named)],
         "index files that are no generation": [
-            path for path in sorted((folder / INDEX).glob("*.faiss")) if path.name not in indexes
+            path
+            for path in sorted((folder / INDEX).glob("*"))
+            if path.suffix in SUFFIXES and path not in indexes
         ],
         "posters that no video has": [
             path

@@ -1,0 +1,127 @@
+"""How hard to search a compressed index: set from the recall measured on the library's own vectors.
+
+A query near its answers needs a few inverted lists, one far from all (a sentence, at cosine .2 to .3) nearly all of
+them, and how many differs from library to library. So queries of several kinds are made when an index is built: stored
+vectors turned away to a given cosine, and sentences asked before. For each kind the cheapest search that finds the true
+first ten is looked for. A query is then searched like the hardest kind that it could be, by its score with the nearest
+list's centre. Self-queries alone would promise .997 and give .40 on sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vsearch.library.records import Effort
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vectors = npt.NDArray[np.float32]
+    Ids = npt.NDArray[np.int64]
+
+PROMISED_RECALL = 0.99  # recall@10 against exact search
+AIM = 0.995  # what the sample must show for that: it is some hundred answers a kind
+K = 10
+QUERIES = 64  # of each kind
+COSINES = (0.9, 0.7, 0.5, 0.35, 0.2)
+CANDIDATES = (50, 100, 200, 400, 800, 1600, 3200)
+MOST = 8  # beyond this share (1/8) of the rows as candidates, all are compared
+_RERANK = 100  # comparing one candidate exactly costs about as much as scanning this many codes
+
+
+@dataclass(frozen=True)
+class Need:
+    """The cheapest search that finds what one kind of query asks for. `scores`: of its queries with the nearest
+    list's centre, lowest decile and largest."""
+
+    probes: int
+    candidates: int
+    recall: float
+    scores: tuple[float, float]
+
+
+def sample_queries(rows: Vectors, sentences: Vectors | None, seed: int = 0) -> list[Vectors]:
+    """Kinds of queries from stored vectors (N, D) and sentences asked before (S, D): (Q, D) unit vectors each."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    kinds = []
+    for cosine in COSINES:
+        towards = _unit(rows[rng.choice(len(rows), min(QUERIES, len(rows)), replace=False)])
+        away = rng.standard_normal(towards.shape, dtype=np.float32)
+        away = _unit(away - (away * towards).sum(axis=1, keepdims=True) * towards)
+        kinds.append((cosine * towards + (1 - cosine**2) ** 0.5 * away).astype(np.float32))
+    if sentences is not None and len(sentences):
+        kinds.append(_unit(sentences[-QUERIES:]))
+    return kinds
+
+
+def measure_effort(index: Any, kinds: Sequence[tuple[Vectors, Ids]]) -> tuple[tuple[Effort, ...], float]:
+    """Effort by how near a query is, nearest first, and the lowest recall measured with it.
+
+    `index`: a FAISS IVF index. `kinds`: queries (Q, D) and the places (Q, 10) of their true answers.
+    """
+    needs = [_need(index, queries, truth) for queries, truth in kinds if len(queries)]
+    if not needs:
+        return (Effort(-2.0, 0, 0),), 1.0
+    return efforts(needs), min(need.recall for need in needs)
+
+
+def search_lists(index: Any, queries: Vectors, k: int, probes: int) -> Ids:
+    """Places (Q, k) of the best in the `probes` nearest lists; -1 where these hold fewer."""
+    import faiss
+
+    parameters: Any = faiss.SearchParametersIVF(nprobe=probes)  # type: ignore[call-arg]
+    found: Ids = index.search(queries, k, params=parameters)[1]
+    return found
+
+
+def efforts(needs: Sequence[Need]) -> tuple[Effort, ...]:
+    """A query nearer than every query of the harder kinds, and as near as those of its own, needs less."""
+    steps = []
+    ordered = sorted(needs, key=lambda need: need.scores[1])
+    for i, need in enumerate(ordered):
+        above = max(need.scores[0], ordered[i - 1].scores[1]) if i else -2.0
+        likely = ordered[i:]
+        exact = any(each.probes == 0 for each in likely)
+        probes = 0 if exact else max(each.probes for each in likely)
+        steps.append(Effort(above, probes, max(each.candidates for each in likely)))
+    kept: list[Effort] = []
+    for step in steps:
+        if not kept or (step.probes, step.candidates) != (kept[-1].probes, kept[-1].candidates):
+            kept.append(step)
+    return tuple(reversed(kept))
+
+
+def _need(index: Any, queries: Vectors, truth: Ids) -> Need:
+    """Tries lists and candidates from few to many. Re-ranking is exact: what is among the candidates is found."""
+    import numpy as np
+
+    near = index.quantizer.search(queries, 1)[0][:, 0]
+    scores = float(np.quantile(near, 0.1)), float(near.max())
+    best: tuple[float, Need] | None = None
+    list_size = index.ntotal / index.nlist
+    tried = [number for number in CANDIDATES if number * MOST <= index.ntotal]
+    probes = 1
+    while tried:
+        found = search_lists(index, queries, tried[-1], probes)
+        hit = (found[:, :, None] == truth[:, None, :]).any(axis=2).cumsum(axis=1)  # (Q, C)
+        for candidates in tried:
+            recall = float(hit[:, candidates - 1].mean()) / truth.shape[1]
+            cost = probes * list_size + _RERANK * candidates
+            if recall >= AIM and (best is None or cost < best[0]):
+                best = cost, Need(probes, candidates, recall, scores)
+        if probes == index.nlist or (best is not None and probes * list_size > best[0]):
+            break
+        probes = min(index.nlist, max(probes + 1, probes * 3 // 2))
+    return best[1] if best is not None else Need(0, 0, 1.0, scores)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    import numpy as np
+
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)

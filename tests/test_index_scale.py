@@ -1,0 +1,357 @@
+"""A large library's index: compressed, and still right. The size from which it is used is lowered for these tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from vsearch.errors import LibraryError
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, index_base
+from vsearch.library.index import EXACT_VALUES, IndexView
+from vsearch.library.index_effort import PROMISED_RECALL, Need, efforts
+
+DIM, VIDEOS, EACH = 64, 25, 200  # 5,000 moments, one a frame
+SMALL = 100_000
+MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, EACH * 500, 25.0)
+
+
+@pytest.fixture(autouse=True)
+def large_begins_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
+    monkeypatch.setattr("vsearch.library.index.ADDED_LEAST", 0)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def embed(vectors: np.ndarray, times_ms: np.ndarray, moments: Sequence[NewMoment]) -> np.ndarray:
+    return unit(np.stack([vectors[m.first_frame].astype(np.float32) for m in moments]))
+
+
+def clustered(rng: np.random.Generator) -> np.ndarray:
+    """A video's frames around three scenes of its own."""
+    scenes = rng.normal(size=(3, DIM))
+    return scenes[rng.integers(0, 3, EACH)] + 0.5 * rng.normal(size=(EACH, DIM))
+
+
+def unclustered(rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(size=(EACH, DIM))
+
+
+def encoder(library: Library) -> int:
+    return library.register_encoder("bb+mean", "bb", "mean", {})
+
+
+def record(library: Library, name: str, frames: np.ndarray) -> None:
+    times = np.arange(len(frames), dtype=np.int64) * 500
+    library.record_indexed(
+        files=[FoundFile(library.path.parent / f"{name}.mp4", 1, 1)],
+        fingerprint=name,
+        media=MEDIA,
+        covered_ms=MEDIA.duration_ms,
+        frames=library.frame_store.put(name, "bb", 2.0, frames, times),
+        encoder_id=encoder(library),
+        moments=[NewMoment(i * 500, (i + 1) * 500, i, i + 1) for i in range(len(frames))],
+    )
+
+
+def made(folder: Path, frames: Callable[[np.random.Generator], np.ndarray]) -> Path:
+    rng = np.random.default_rng(0)
+    with Library.open(folder / "library", create=True) as library, library.writing():
+        for i in range(VIDEOS):
+            record(library, f"{i}", frames(rng))
+        library.publish_update(encoder(library), embed=embed)
+    return library.path
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
+        return {
+            kind.__name__: made(tmp_path_factory.mktemp("large"), kind) for kind in (clustered, unclustered)
+        }
+
+
+@pytest.fixture
+def library(libraries: dict[str, Path], tmp_path: Path) -> Iterator[Library]:
+    shutil.copytree(libraries["clustered"], tmp_path / "library")
+    with Library.open(tmp_path / "library") as opened:
+        yield opened
+
+
+def everything(view: IndexView) -> tuple[np.ndarray, np.ndarray]:
+    ids, vectors = zip(*view.vectors(), strict=True)
+    return np.concatenate(ids), np.concatenate(vectors)
+
+
+def queries_at(view: IndexView, cosine: float, number: int = 100) -> np.ndarray:
+    _, vectors = everything(view)
+    rng = np.random.default_rng(1)
+    towards = vectors[rng.choice(len(vectors), number, replace=False)]
+    away = rng.normal(size=towards.shape)
+    away = unit(away - (away * towards).sum(axis=1, keepdims=True) * towards)
+    return unit(cosine * towards + (1 - cosine**2) ** 0.5 * away)
+
+
+def recall(view: IndexView, queries: np.ndarray) -> float:
+    ids, vectors = everything(view)
+    _, truth = faiss.knn(queries, vectors, 10, metric=faiss.METRIC_INNER_PRODUCT)
+    _, found = view.search(queries, 10)
+    return float(np.mean([len(np.intersect1d(f, ids[t])) / 10 for f, t in zip(found, truth, strict=True)]))
+
+
+def files(library: Library) -> set[str]:
+    return {path.name for path in (library.path / "index").iterdir()}
+
+
+def base_files(library: Library) -> set[str]:
+    base = library.open_live().generation.base
+    assert base is not None
+    return {base.codes.file, base.rows.file, base.ids.file}
+
+
+def part(library: Library, suffix: str) -> Path:
+    """A file of the live generation."""
+    generation = library.live_generation()
+    assert generation is not None
+    assert generation.base is not None
+    base = generation.base
+    assert base.gone is not None
+    names = {"codes": base.codes, "rows": base.rows, "ids": base.ids, "gone": base.gone}
+    return library.path / "index" / (generation.file if suffix == "added" else names[suffix].file)
+
+
+@pytest.mark.parametrize("kind", ["clustered", "unclustered"])
+def test_the_promised_recall_is_kept_near_and_far(libraries: dict[str, Path], kind: str) -> None:
+    with Library.open(libraries[kind]) as library:
+        view = library.open_live()
+        assert view.base is not None
+        for cosine in (0.95, 0.6, 0.3, 0.2):
+            # 1,000 answers a kind of query: half a point of sampling error
+            assert recall(view, queries_at(view, cosine)) >= PROMISED_RECALL - 0.005, cosine
+
+
+def test_scores_are_those_of_the_exact_index_bit_for_bit(library: Library) -> None:
+    view = library.open_live()
+    queries = queries_at(view, 0.9, 5)
+    ids, vectors = everything(view)
+    exact = faiss.IndexIDMap(
+        faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    )
+    exact.add_with_ids(vectors, ids)
+    truth = [dict(zip(i, s, strict=True)) for s, i in zip(*exact.search(queries, len(ids)), strict=True)]
+    for k in (10, 2_000, len(ids) + 1):
+        for scores, found, expected in zip(*view.search(queries, k), truth, strict=True):
+            assert [expected[i] for i in found] == scores.tolist()
+            assert (np.lexsort((found, -scores)) == np.arange(len(found))).all()
+    assert sorted(found.tolist()) == sorted(ids.tolist())  # all of them, asked for all
+
+
+def test_a_video_comes_and_another_goes_without_a_rebuild(library: Library) -> None:
+    before = base_files(library)
+    first = library.live_generation()
+    assert first is not None
+    away = library.find_video("7.mp4")
+    away_ids = [m.id for m in library.moments_of(away, encoder(library))]
+    old = library.open_live()
+    mine = dict(zip(*everything(old), strict=True))[away_ids[0]]
+    answers = old.search(mine[None], 10)
+
+    assert library.forget([away]) == 1
+    fresh = clustered(np.random.default_rng(9))
+    record(library, "new", fresh)
+    library.publish_update(encoder(library), embed=embed)
+    view = library.open_live()
+    assert base_files(library) == before
+    assert view.generation.count == VIDEOS * EACH == len(view.ids) == len(set(view.ids.tolist()))
+    assert library.up_to_date(encoder(library))
+    assert not np.isin(away_ids, view.ids).any()
+    assert not np.isin(view.search(mine[None], 1_000)[1], away_ids).any()  # all that was nearest is gone
+    new = library.moments_of(library.find_video("new.mp4"), encoder(library))
+    _, found = view.search(embed(fresh, np.empty(0), new), 1)  # type: ignore[arg-type]
+    assert found[:, 0].tolist() == [m.id for m in new]
+    for cosine in (0.9, 0.25):
+        assert recall(view, queries_at(view, cosine)) >= PROMISED_RECALL - 0.005
+
+    library.publish_update(encoder(library), embed=embed)
+    assert library.live_generation() == view.generation  # nothing changed
+    kept = library.generations()
+    assert len(kept) == 2
+    library.forget([library.find_video("8.mp4")])
+    library.switch(kept[0].id)  # and taken back
+    assert library.open_live().generation == view.generation
+    for one, other in zip(answers, old.search(mine[None], 10), strict=True):
+        assert one.tobytes() == other.tobytes()  # a view opened before answers as before
+
+
+def test_equal_scores_come_in_id_order_across_base_and_added(library: Library) -> None:
+    vectors = unclustered(np.random.default_rng(3))
+    for name in ("same", "same too"):
+        record(library, name, np.tile(vectors[:1], (EACH, 1)))
+    library.publish_update(encoder(library), embed=embed, carry_over=False)
+    assert library.open_live().generation.base is not None
+    record(library, "same again", np.tile(vectors[:1], (EACH, 1)))
+    library.publish_update(encoder(library), embed=embed)
+    view = library.open_live()
+    assert len(view.exact.ids) == EACH
+    names = ("same.mp4", "same too.mp4", "same again.mp4")
+    ids = sorted(m.id for n in names for m in library.moments_of(library.find_video(n), encoder(library)))
+    query = unit(vectors[:1])
+    for k in (1, 7, 2 * EACH, 3 * EACH):
+        scores, found = view.search(query, k)
+        assert found[0].tolist() == ids[:k]
+        assert (scores == scores[0, 0]).all()
+    assert view.search(query, 3 * EACH + 1)[1][0, :-1].tolist() == ids
+
+
+def test_growing_past_a_share_rebuilds_and_the_old_files_go(library: Library) -> None:
+    before = base_files(library)
+    for i in range(2):
+        record(library, f"more {i}", clustered(np.random.default_rng(20 + i)))
+        library.publish_update(encoder(library), embed=embed)
+    assert not before & base_files(library)
+    assert before <= files(library)  # the generation before is kept, for going back
+    record(library, "last", clustered(np.random.default_rng(30)))
+    library.publish_update(encoder(library), embed=embed)
+    encoder(library)  # the next writer clears what the last one left
+    assert not before & files(library)
+    report = library.verify()
+    assert (report.problems, report.notes) == ((), ())
+    assert library.summary().bytes["index"] == sum(
+        (library.path / "index" / name).stat().st_size for name in files(library)
+    )
+
+
+@pytest.mark.parametrize("which", ["codes", "rows", "ids", "gone", "added"])
+def test_damage_to_any_file_is_found_and_never_served(library: Library, which: str) -> None:
+    library.forget([library.find_video("7.mp4")])
+    path = part(library, which)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(LibraryError, match=r"search index is damaged .*: run `vsearch verify --repair`"):
+        library.open_live()
+    assert not library.verify().clean
+    path.unlink()
+    with pytest.raises(LibraryError, match=r"search index is damaged .*missing"):
+        library.open_live()
+
+
+def test_a_damaged_base_is_rebuilt_from_the_stored_frames(library: Library) -> None:
+    library.forget([library.find_video("7.mp4")])
+    path = part(library, "rows")
+    path.write_bytes(path.read_bytes()[:-1])
+    report = library.verify(repair=True, embed=embed)
+    assert report.mended
+    encoder(library)
+    report = library.verify()
+    assert (report.problems, report.notes) == ((), ())
+    assert not path.exists()
+    view = library.open_live()
+    assert view.generation.count == (VIDEOS - 1) * EACH
+    assert recall(view, queries_at(view, 0.25)) >= PROMISED_RECALL - 0.005
+
+
+def test_killed_between_the_files_and_the_catalogue_the_old_generation_answers(library: Library) -> None:
+    live, before = library.live_generation(), files(library)
+    program = f"""
+        import os, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_index_scale as t
+        from vsearch.library import Library, index, publishing
+        index.EXACT_VALUES = t.SMALL
+        publishing._keep = lambda *_: os.kill(os.getpid(), {int(signal.SIGKILL)})
+        with Library.open(t.Path({str(library.path)!r})) as library:
+            library.publish_update(t.encoder(library), embed=t.embed, carry_over=False)
+    """
+    program = "\n".join(line[8:] for line in program.splitlines())
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL
+    assert len(files(library) - before) == 4
+    assert library.live_generation() == live
+    assert library.open_live().generation == live
+    assert library.verify().notes == (
+        "4 index files that are no generation: `vsearch verify --repair` deletes them",
+    )
+    library.verify(repair=True)
+    assert files(library) == before
+
+
+def test_no_room_for_a_base_leaves_the_old_generation_answering(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, before = library.live_generation(), files(library)
+    replace, done = os.replace, []
+
+    def full(old: str, new: str) -> None:
+        done.append(new)
+        if len(done) > 1:  # the rows still fit
+            raise OSError(28, "No space left on device")
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vsearch.library.disk.os.replace", full)
+        with pytest.raises(LibraryError, match="No room is left"):
+            library.publish_update(encoder(library), embed=embed, carry_over=False)
+    assert len(done) == 2
+    assert files(library) == before
+    assert library.open_live().generation == live
+
+
+def test_an_exact_library_of_an_older_vsearch_opens_and_switches_when_it_is_large(
+    libraries: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(libraries["unclustered"], tmp_path / "library")
+    with monkeypatch.context() as patch:
+        patch.setattr("vsearch.library.index.EXACT_VALUES", EXACT_VALUES)
+        with Library.open(tmp_path / "library") as library:
+            library.publish_update(encoder(library), embed=embed, carry_over=False)
+            query = queries_at(library.open_live(), 0.3, 20)
+            library.publish_update(encoder(library), embed=embed, carry_over=False)
+            before = library.open_live().search(query, 10)
+            assert library.open_live().base is None
+    with sqlite3.connect(tmp_path / "library" / "catalogue.sqlite") as connection:
+        connection.execute("DELETE FROM generations WHERE base IS NOT NULL")
+        connection.execute("ALTER TABLE generations DROP COLUMN base")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+    connection.close()
+    with Library.open(tmp_path / "library") as library:
+        for one, other in zip(before, library.open_live().search(query, 10), strict=True):
+            assert one.tobytes() == other.tobytes()
+        asked, seen = unit(np.random.default_rng(5).normal(size=(3, DIM))), []
+        for i, vector in enumerate(asked):
+            library.cache_text(encoder(library), f"sentence {i}", vector)
+        sample = index_base.sample_queries
+        monkeypatch.setattr(
+            index_base, "sample_queries", lambda rows, texts: seen.append(texts) or sample(rows, texts)
+        )
+        library.publish_update(encoder(library))  # carries over what is stored, and is now large
+        view = library.open_live()
+        assert view.base is not None
+        np.testing.assert_array_equal(seen[0], asked)  # sentences asked before help to set the effort
+        assert np.isin(before[1], view.search(query, 10)[1]).mean() >= PROMISED_RECALL
+
+
+def test_a_query_gets_the_effort_of_the_hardest_kind_that_it_could_be() -> None:
+    near, middle = Need(2, 50, 1.0, (0.8, 0.9)), Need(20, 100, 1.0, (0.5, 0.6))
+    far = Need(300, 400, 1.0, (0.2, 0.3))
+    steps = efforts([middle, far, near])
+    assert [(step.above, step.probes, step.candidates) for step in steps] == [
+        (0.8, 2, 50),
+        (0.5, 20, 100),
+        (-2.0, 300, 400),
+    ]
+    hopeless = Need(0, 0, 1.0, (0.2, 0.85))  # only comparing all finds its answers
+    assert [(step.above, step.probes) for step in efforts([near, hopeless])] == [(0.85, 2), (-2.0, 0)]
