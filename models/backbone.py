@@ -65,7 +65,7 @@ class Backbone:
         self.device = device
         self.tokenizer = tokenizer
         self.identity = identity_of(name, {k: v.cpu().numpy() for k, v in clip.state_dict().items()}, pre)
-        self.clip: Any = clip.eval().requires_grad_(False).to(device)
+        self.clip = clip.eval().requires_grad_(False).to(device)
         self._arranged: tuple[int, torch.nn.Module] | None = None  # version of the weights, tower for the CPU
         self._arranging = threading.Lock()
         self.dim = int(self.encode_texts(["a"]).shape[1])
@@ -90,7 +90,7 @@ class Backbone:
 
         with torch.inference_mode(), self._precision():
             tokens = self.tokenizer(list(texts)).to(self.device)  # (N, 77)
-            return self.clip.encode_text(tokens).float().cpu().numpy()
+            return self.clip.encode_text(tokens).float().cpu().numpy()  # type: ignore[operator]
 
     def _image_side(self) -> torch.nn.Module:
         """What encodes frames: on the CPU a faster arrangement of the same weights, made when first needed."""
@@ -99,7 +99,7 @@ class Backbone:
         from vsearch.models.cpu_tower import for_cpu, weights_version
 
         with self._arranging:
-            version = weights_version(self.clip.visual)
+            version = weights_version(self.clip.visual)  # type: ignore[arg-type]
             if self._arranged is None or self._arranged[0] != version:
                 self._arranged = version, for_cpu(self.clip, self.preprocess.size)
             return self._arranged[1]
