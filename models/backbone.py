@@ -120,7 +120,7 @@ def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
     """
     device = resolve_device(device)
     with _quiet():
-        return _load_mini(device) if name == "mini" else _load_open_clip(name, device)
+        return load_mini(device=device) if name == "mini" else _load_open_clip(name, device)
 
 
 def resolve_device(device: str) -> str:
@@ -166,15 +166,19 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _load_mini(device: str) -> Backbone:
+def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
+    """The built-in model, or another build of it: `config.json` and `weights.safetensors` in `folder`."""
     import open_clip
 
     from vsearch.models.compact import load_compact
+    from vsearch.models.hubs import make_hub_aware
 
-    config = json.loads((MINI_DIR / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     model_cfg = dict(config["model_cfg"])
     clip = open_clip.model.CLIP(**model_cfg)
-    clip.load_state_dict(load_compact(MINI_DIR / "weights.safetensors"), strict=True)
+    if "hubs" in config:
+        clip = make_hub_aware(clip, model_cfg["embed_dim"], **config["hubs"])
+    clip.load_state_dict(load_compact(folder / "weights.safetensors"), strict=True)
     return Backbone(
         "mini", clip, open_clip.SimpleTokenizer(), preprocess_of(config["preprocess_cfg"]), device
     )

@@ -18,6 +18,7 @@ import torch
 from vsearch.models.mini.train.align import SEEDS, average, fit_heads, run_jointly
 from vsearch.models.mini.train.export import export
 from vsearch.models.mini.train.features import cache_features
+from vsearch.models.mini.train.hubs import correct_hubs
 from vsearch.models.mini.train.prompts import fit_prompts
 from vsearch.models.mini.train.stages import learn_text, stage
 
@@ -64,6 +65,7 @@ def main() -> None:
         for run in runs:
             run.result()
         stage(work, "average", "", average, work)
+        stage(work, "hubs", "", correct_hubs, data, work)
         stage(work, "export", "", export, data, work, args.out)
         stage(work, "prompts", "", fit_prompts, data, work, args.out)
 

@@ -1,4 +1,4 @@
-"""Stage 6: the files that are committed: `weights.safetensors` and `calibration.json`."""
+"""Stage 7: the files that are committed: `config.json`, `weights.safetensors` and `calibration.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from vsearch.models.compact import load_compact, save_compact
 from vsearch.models.mini.train.align import load_material
 from vsearch.models.mini.train.data import TokenCache
-from vsearch.models.mini.train.net import build_clip
+from vsearch.models.mini.train.hubs import HUBS, hub_aware
+from vsearch.models.mini.train.net import CONFIG, build_clip
 from vsearch.models.mini.train.text import encode
 
 INT8 = ("token_embedding.weight",)
@@ -23,8 +24,9 @@ QUANTILES = (
 
 def export(data: Path, work: Path, out: Path) -> None:
     """Writes the weights, reads them back and measures the score distributions with what was read."""
-    save_compact(torch.load(work / "mini.pt", weights_only=True), out / "weights.safetensors", INT8)
-    clip = build_clip()
+    (out / "config.json").write_text(json.dumps({**CONFIG, "hubs": HUBS}, indent=2) + "\n")
+    save_compact(torch.load(work / "corrected.pt", weights_only=True), out / "weights.safetensors", INT8)
+    clip = hub_aware(build_clip())
     clip.load_state_dict(load_compact(out / "weights.safetensors"))
     scores, own = validation_scores(clip.eval(), data, work)
     related, unrelated = scores[own], scores[~own]

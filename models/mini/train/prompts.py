@@ -14,7 +14,6 @@ import argparse
 import csv
 import hashlib
 import io
-import json
 import re
 import time
 import zipfile
@@ -37,8 +36,7 @@ from vsearch.models.action_prompts import (
     save_prompts,
     train_prompts,
 )
-from vsearch.models.backbone import MINI_DIR, Backbone, preprocess_of
-from vsearch.models.compact import load_compact
+from vsearch.models.backbone import MINI_DIR, Backbone, load_mini
 from vsearch.models.encoder import normalise
 
 FOLDS, CLIP_FRAMES, BATCH = 5, 6, 128
@@ -94,7 +92,7 @@ def main() -> None:
 
 def fit_prompts(data: Path, work: Path, out: Path, videos: int = 2000) -> None:
     """Writes `prompts.safetensors` and `prompts.json` beside the weights in `out`, and prints the figures."""
-    backbone = mini_in(out)
+    backbone = load_mini(out)
     begun = time.time()
     captioned = msrvtt_clips(backbone, data, work, videos)
     vocabulary, actions = ucf101_clips(backbone, data, work)
@@ -237,17 +235,6 @@ def _see(backbone: Backbone, pictures: Sequence[Image.Image]) -> Floats:
     side = (backbone.preprocess.size, backbone.preprocess.size)
     squares = [np.asarray(ImageOps.fit(p, side, Image.Resampling.BICUBIC)) for p in pictures]
     return normalise(backbone.encode_frames(np.stack(squares)))
-
-
-def mini_in(folder: Path) -> Backbone:
-    """The built-in model with the weights of a folder, and its config.json where it has one of its own."""
-    import open_clip
-
-    config_file = folder / "config.json"
-    config = json.loads((config_file if config_file.is_file() else MINI_DIR / "config.json").read_text())
-    clip = open_clip.model.CLIP(**config["model_cfg"])
-    clip.load_state_dict(load_compact(folder / "weights.safetensors"), strict=True)
-    return Backbone("mini", clip, open_clip.SimpleTokenizer(), preprocess_of(config["preprocess_cfg"]), "cpu")
 
 
 def _tag(backbone: Backbone) -> str:
