@@ -2,7 +2,8 @@
 
     python benchmarks/mini.py --data ../shared/data [--model ViT-B-32:/path/to/weights] [--json out.json]
 
-Rows: `mini`, ImageNet class-name matching (baseline b) and every `--model` (any name that vsearch takes).
+Columns: `mini`, ImageNet class-name matching and every `--model`: any name that vsearch takes, or the folder of another
+build of `mini` (`config.json` and `weights.safetensors`; the first one is in the history: commit f1d6422).
 A rank is 1 + the number of candidates that score higher than the right one, ties counting half. Intervals
 resample the queries 2,000 times. Videos are the mean of unit frame vectors; clips are sampled at 2 frames a second.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vsearch.models.backbone import Backbone
 from vsearch.models.mini.train.data import held_out_photos, photo_captions
 from vsearch.models.mini.train.teacher import spaced
 
@@ -169,10 +171,16 @@ def measure(model: Model, data: Path) -> dict[str, dict[str, tuple[float, float,
     return out
 
 
-def vsearch_model(name: str) -> Model:
+def load(name: str) -> Backbone:
+    """A model by vsearch's names, or another build of `mini` from a folder with `config.json`."""
     from vsearch.models import load_backbone
+    from vsearch.models.backbone import load_mini
 
-    backbone = load_backbone(name, "cpu")
+    return load_mini(Path(name)) if (Path(name) / "config.json").is_file() else load_backbone(name, "cpu")
+
+
+def vsearch_model(name: str) -> Model:
+    backbone = load(name)
     pre = backbone.preprocess
 
     def images(pictures: list[Image.Image]) -> np.ndarray:
@@ -228,10 +236,13 @@ def class_name_model() -> Model:
 
 def speed(name: str) -> dict[str, float]:
     """On this machine: frames a second of the image tower, text latency and load time."""
-    from vsearch.models import load_backbone
+    import resource
+
+    import open_clip  # noqa: F401 - its import is not the model's loading
+    import timm  # noqa: F401
 
     begun = time.perf_counter()
-    backbone = load_backbone(name, "cpu")
+    backbone = load(name)
     loaded = time.perf_counter() - begun
     pixels = np.random.default_rng(0).integers(
         0, 255, (32, *[backbone.preprocess.size] * 2, 3), dtype=np.uint8
@@ -254,6 +265,7 @@ def speed(name: str) -> dict[str, float]:
         "all, million parameters": towers["all"] / 1e6,
         "load, s": loaded,
         "frames/s": frames_per_s,
+        "peak memory of this process, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "text latency, ms": 1000 * (time.perf_counter() - begun) / 20,
     }
 
