@@ -9,6 +9,9 @@ list's centre. Self-queries alone would promise .997 and give .40 on sentences.
 
 from __future__ import annotations
 
+import bisect
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,27 +100,35 @@ def efforts(needs: Sequence[Need]) -> tuple[Effort, ...]:
 
 
 def _need(index: Any, queries: Vectors, truth: Ids) -> Need:
-    """Tries lists and candidates from few to many. Re-ranking is exact: what is among the candidates is found."""
+    """Looks among few to many lists and candidates. Re-ranking is exact: what is among the candidates is found."""
     import numpy as np
 
     near = index.quantizer.search(queries, 1)[0][:, 0]
     scores = float(np.quantile(near, 0.1)), float(near.max())
-    best: tuple[float, Need] | None = None
-    list_size = index.ntotal / index.nlist
     tried = [number for number in CANDIDATES if number * MOST <= index.ntotal]
-    probes = 1
-    while tried:
-        found = search_lists(index, queries, tried[-1], probes)
+    ladder = [1]
+    while ladder[-1] < index.nlist:
+        ladder.append(min(index.nlist, max(ladder[-1] + 1, ladder[-1] * 3 // 2)))
+
+    @functools.cache
+    def recalls(rung: int) -> list[float]:
+        """By number of candidates."""
+        found = search_lists(index, queries, tried[-1], ladder[rung])
         hit = (found[:, :, None] == truth[:, None, :]).any(axis=2).cumsum(axis=1)  # (Q, C)
-        for candidates in tried:
-            recall = float(hit[:, candidates - 1].mean()) / truth.shape[1]
-            cost = probes * list_size + _RERANK * candidates
-            if recall >= AIM and (best is None or cost < best[0]):
-                best = cost, Need(probes, candidates, recall, scores)
-        if probes == index.nlist or (best is not None and probes * list_size > best[0]):
+        return [float(hit[:, number - 1].mean()) / truth.shape[1] for number in tried]
+
+    best = math.inf, Need(0, 0, 1.0, scores)
+    if not tried:
+        return best[1]
+    enough = bisect.bisect_left(range(len(ladder)), True, key=lambda rung: recalls(rung)[-1] >= AIM)
+    for rung in range(enough, len(ladder)):
+        lists = ladder[rung] * index.ntotal / index.nlist
+        if lists > best[0]:
             break
-        probes = min(index.nlist, max(probes + 1, probes * 3 // 2))
-    return best[1] if best is not None else Need(0, 0, 1.0, scores)
+        for number, recall in zip(tried, recalls(rung), strict=True):
+            if recall >= AIM and lists + _RERANK * number < best[0]:
+                best = lists + _RERANK * number, Need(ladder[rung], number, recall, scores)
+    return best[1]
 
 
 def _unit(vectors: Vectors) -> Vectors:
