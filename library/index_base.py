@@ -210,7 +210,7 @@ def open_base(folder: Path, base: Base, dim: int, *, full: bool) -> BasePart:
     gone = np.empty(0, np.int64)
     if base.gone is not None:
         gone = np.fromfile(check_part(folder, base.gone, full=full), "<i8").astype(np.int64)
-    ids = np.memmap(files[2], "<i8", "r")
+    ids = np.asarray(np.memmap(files[2], "<i8", "r"))
     return BasePart(base, dim, index, Rows(files[1], base.count, dim), ids, gone)
 
 
