@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsearch.library.disk import HashingFile
 from vsearch.library.index_effort import MOST, K, measure_effort, sample_queries, search_lists
-from vsearch.library.index_exact import CHUNK, exact_over, half_precision, read_faiss, write_faiss
+from vsearch.library.index_exact import CHUNK, add_codes, exact_over, half_precision, read_faiss, write_faiss
 from vsearch.library.index_files import all_or_none, check_part, damaged, write_part
 from vsearch.library.records import Base, PartFile
 
@@ -128,7 +128,7 @@ class BasePart:
     def _compare(self, query: Vectors, places: Ids) -> tuple[Vectors, Ids]:
         """Exact scores, best first, and the order of the places that gives them."""
         flat = half_precision(self.dim)
-        flat.add_sa_codes(self._rows.codes[places])
+        add_codes(flat, self._rows.codes[places])
         scores, order = flat.search(query, len(places))
         return scores[0], order[0]
 

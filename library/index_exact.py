@@ -33,6 +33,17 @@ def half_precision(dim: int) -> Any:
     return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
+def add_codes(flat: Any, codes: npt.NDArray[np.uint8]) -> None:
+    """Add float16 codes (N, 2 D) at hand to an empty flat index."""
+    import faiss
+
+    if hasattr(flat, "add_sa_codes"):
+        flat.add_sa_codes(codes)
+    else:  # FAISS 1.9
+        faiss.copy_array_to_vector(codes.ravel(), flat.codes)
+        flat.ntotal = len(codes)
+
+
 class ExactPart:
     """Vectors in memory, each compared with the query."""
 
@@ -77,7 +88,7 @@ def exact_over(codes: npt.NDArray[np.uint8], ids: Ids, dim: int) -> ExactPart:
 
     flat = half_precision(dim)
     index = faiss.IndexIDMap(flat)
-    flat.add_sa_codes(codes)
+    add_codes(flat, codes)
     faiss.copy_array_to_vector(np.ascontiguousarray(ids, np.int64), index.id_map)
     index.ntotal = flat.ntotal
     return ExactPart(index)
