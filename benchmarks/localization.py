@@ -45,7 +45,7 @@ from vsearch.retriever.actions import embed_actions, timeline_of, vocabulary
 from vsearch.retriever.generated import frame_ranges, generated_by, training_video
 from vsearch.retriever.localize import REJECT, Limits, background_from, localize, reference_windows
 from vsearch.retriever.proposals import Floats, Proposals, Timeline, propose, select
-from vsearch.retriever.search import live_encoder
+from vsearch.retriever.searching import live_encoder
 
 EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0)
 Maker = Callable[[str], Proposals]  # proposals of a video by name

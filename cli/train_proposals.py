@@ -41,7 +41,7 @@ def train_proposals(
     from vsearch.retriever.action_prompts import learn_prompts
     from vsearch.retriever.classify import check_name, save
     from vsearch.retriever.generated import annotated_frames
-    from vsearch.retriever.search import live_encoder
+    from vsearch.retriever.searching import live_encoder
 
     if vocabulary is not None:
         check_name(vocabulary)

@@ -8,10 +8,14 @@ library/
   index.lock              held by the one writer
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from vsearch.library.frames import FrameStore
-from vsearch.library.library import Library
 from vsearch.library.location import find_library
 from vsearch.library.planning import Job, Plan, Scan
+from vsearch.library.reading import Reading
 from vsearch.library.records import (
     FAILED,
     INDEXED,
@@ -31,6 +35,10 @@ from vsearch.library.records import (
     Video,
 )
 
+if TYPE_CHECKING:
+    from vsearch.library.library import Library
+    from vsearch.library.reader import open_reading
+
 __all__ = [
     "FAILED",
     "INDEXED",
@@ -48,10 +56,25 @@ __all__ = [
     "Moment",
     "NewMoment",
     "Plan",
+    "Reading",
     "Recorded",
     "Scan",
     "StoredFrames",
     "Summary",
     "Video",
     "find_library",
+    "open_reading",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What loads a database driver comes at its first use."""
+    if name == "Library":
+        from vsearch.library.library import Library
+
+        return Library
+    if name == "open_reading":
+        from vsearch.library.reader import open_reading
+
+        return open_reading
+    raise AttributeError(f"module 'vsearch.library' has no attribute {name!r}")

@@ -6,21 +6,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Engine, ForeignKey, Integer, LargeBinary, create_engine, event, text
+from sqlalchemy import (
+    BigInteger,
+    CursorResult,
+    Engine,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from vsearch.errors import LibraryError
-from vsearch.library.disk import disk_errors, disk_full, mode_like
+from vsearch.library.complaints import complaint
+from vsearch.library.disk import disk_errors, mode_like
 from vsearch.library.location import network_filesystem
+from vsearch.library.reading import BUSY_TIMEOUT_MS, Ask
 
 _log = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_MS = 30_000
 RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER PRIMARY KEY
 
 
@@ -223,29 +233,20 @@ def database_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        reason = str(error.orig).lower()
-        if "disk is full" in reason:
-            raise disk_full(where) from error
-        if "disk i/o error" in reason:
-            raise LibraryError(
-                f"The disk of {where} is full or failing ({reason}): free some space or check it, "
-                "and run the command again; the library is as it was before."
-            ) from error
-        if "locked" in reason or "busy" in reason:
-            raise LibraryError(
-                f"The library at {where} is busy: another program holds its catalogue; try again."
-            ) from error
-        if "readonly" in reason or "unable to open" in reason:
-            raise LibraryError(
-                f"The catalogue in {where} cannot be opened or written ({reason}): "
-                "check who owns the folder and whether its disk is read-only."
-            ) from error
-        if "malformed" in reason or "not a database" in reason:
-            raise LibraryError(
-                f"The catalogue in {where} is damaged ({reason}): restore the folder from a backup, "
-                "or delete it and run `vsearch index` again."
-            ) from error
+        found = complaint(str(error.orig), where)
+        if found is not None:
+            raise found from error
         raise
+
+
+def asking(session: Session) -> Ask:
+    """A session that can be asked in SQL; see reading.py."""
+
+    def ask(sql: str, **values: Any) -> Sequence[Any]:
+        result = session.execute(text(sql), values)
+        return result.all() if isinstance(result, CursorResult) and result.returns_rows else ()
+
+    return ask
 
 
 def integrity_problems(session: Session) -> list[str]:

@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import heads, migrations, publishing, queries, recording
+from vsearch.library import heads, migrations, publishing, queries, reading, recording
 from vsearch.library.catalogue import (
     Catalogue,
     EncoderRow,
     FrameSetRow,
     GarbageRow,
     GenerationRow,
-    MetaRow,
-    TextVectorRow,
     VideoRow,
+    asking,
     connect_sqlite,
     database_errors,
 )
 from vsearch.library.disk import TEMPORARY, disk_errors, new_file, put_in_place
-from vsearch.library.frames import FrameStore
 from vsearch.library.location import CATALOGUE
 from vsearch.library.lock import WriterLock
 from vsearch.library.planning import Plan, Scan, make_plan
+from vsearch.library.reading import Ask, Reading
 from vsearch.library.records import (
     Embed,
     EncoderInfo,
     FoundFile,
-    FrameSet,
     FrameSetInfo,
     Generation,
     MediaInfo,
@@ -55,10 +51,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.library.index import IndexView
     from vsearch.library.verify import Report
 
-_log = logging.getLogger(__name__)
 _OWN = (
     "catalogue",
     "index",
@@ -67,11 +61,9 @@ _OWN = (
     heads.HEADS,
     TEMPORARY,
 )  # how names in a library's folder begin
-_CACHED_TEXTS = 10_000
-_CACHE_PATIENCE_MS = 200  # a query does not wait for an indexing run to remember its vector
 
 
-class Library:
+class Library(Reading):
     """Catalogue, frame vectors and index in one folder. Use `Library.open` in a `with` block.
 
     Reading needs no lock and may go on beside a writer. Every writing method takes the writer's lock for its
@@ -79,8 +71,7 @@ class Library:
     """
 
     def __init__(self, path: Path, catalogue: Catalogue) -> None:
-        self.path = path
-        self.frame_store = FrameStore(path)
+        super().__init__(path)
         self._catalogue = catalogue
         self._lock = WriterLock(path / "index.lock")
         self._mutex = threading.RLock()  # the file lock keeps out other processes, this one other threads
@@ -124,14 +115,6 @@ class Library:
         self._lock.release()
         self._catalogue.close()
 
-    def __enter__(self) -> Library:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the writer's lock; may be nested. Raises LibraryError when another process holds it."""
@@ -161,7 +144,7 @@ class Library:
     ) -> Plan:
         """What an indexing run has to do. Changes nothing; see planning.py."""
         with self._catalogue.read() as session:
-            known = queries.videos(session, self._roots(session))
+            known = reading.videos(asking(session), self._roots(session))
             stored = queries.stored_contents(session, backbone, fps)
         return make_plan(
             scan, known, stored, fingerprint, retry_failed=retry_failed, gone=_lost_its_file, empty=_empty
@@ -279,15 +262,6 @@ class Library:
         with self._catalogue.read() as session:
             return publishing.up_to_date(session, encoder_id)
 
-    def open_live(self) -> IndexView:
-        """The generation that answers, checked. Raises LibraryError when there is none or it is damaged."""
-        return publishing.open_live(self._catalogue, self.path)
-
-    def live_generation(self) -> Generation | None:
-        with self._catalogue.read() as session:
-            row = publishing.live_row(session)
-            return None if row is None else to_generation(row)
-
     def generations(self) -> list[Generation]:
         """All kept generations, newest first."""
         with self._catalogue.read() as session:
@@ -301,55 +275,17 @@ class Library:
 
     # Questions
 
-    def encoder(self, encoder_id: int) -> EncoderInfo:
-        with self._catalogue.read() as session:
-            return to_encoder(session.get_one(EncoderRow, encoder_id), self.path)
-
     def encoders(self) -> list[EncoderInfo]:
         """All encoders ever used here, oldest first."""
         with self._catalogue.read() as session:
             rows = session.scalars(select(EncoderRow).order_by(EncoderRow.id))
             return [to_encoder(row, self.path) for row in rows]
 
-    def live_encoder(self) -> EncoderInfo | None:
-        """The encoder that queries must use."""
-        generation = self.live_generation()
-        return None if generation is None else self.encoder(generation.encoder_id)
-
-    def videos(self, *states: str) -> list[Video]:
-        """Videos in the given states (all when none is given), in path order."""
-        with self._catalogue.read() as session:
-            return queries.videos(session, self._roots(session), states)
-
-    def find_video(self, text: str) -> Video:
-        """One video by path, or by an end of its path that no other has (`clips/dog.mp4`).
-
-        Raises LibraryError when there is none, or several.
-        """
-        return queries.pick(self.videos(), text)
-
-    def moments(self, ids: Sequence[int]) -> list[Moment]:
-        """Moments by id, in the given order; left out when gone or when their video is not there."""
-        with self._catalogue.read() as session:
-            return queries.moments(session, self._roots(session), ids)
-
     def moments_of(self, video: Video, encoder_id: int) -> list[Moment]:
         """A video's moments for an encoder, in time order."""
         with self._catalogue.read() as session:
-            return queries.moments_of(session, self._roots(session), video, encoder_id)
-
-    def frames(self, frame_set_id: int) -> FrameSet:
-        """Stored frames, memory-mapped. Raises LibraryError when they are missing or damaged."""
-        with self._catalogue.read() as session:
-            stored = queries.stored_frames(session, frame_set_id)
-        if stored is None:
-            raise LibraryError("These frames have been replaced by a newer indexing: ask again.")
-        return self.frame_store.read(stored)
-
-    def frame_set_of(self, video: Video, backbone: str) -> FrameSetInfo | None:
-        """The current frame set of a video by a backbone."""
-        with self._catalogue.read() as session:
-            return queries.frame_set_of(session, video.fingerprint, backbone)
+            ids = queries.moment_ids_of(session, video, encoder_id)
+        return self.moments(ids)
 
     def poster(self, fingerprint: str) -> Path | None:
         """The JPEG poster of a content."""
@@ -384,39 +320,15 @@ class Library:
         with self.writing() if repair else contextlib.nullcontext():
             return verify(self._catalogue, self.path, self.leftovers, repair=repair, embed=embed)
 
-    def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
-        """The vector (D,) of a sentence asked before."""
-        query = select(TextVectorRow.vector)
-        query = query.where(TextVectorRow.encoder_id == encoder_id, TextVectorRow.text == text)
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[Ask]:
         with self._catalogue.read() as session:
-            found = session.scalars(query).first()
-        if found is None:
-            return None
-        import numpy as np
+            yield asking(session)
 
-        return np.frombuffer(found, "<f4").astype(np.float32)
-
-    def cache_text(self, encoder_id: int, text: str, vector: npt.NDArray[np.float32]) -> None:
-        """Remember the vector of a sentence; the oldest are dropped. A cache that cannot be written is no
-        reason to fail a query."""
-        try:
-            with self._catalogue.write(patience_ms=_CACHE_PATIENCE_MS) as session:
-                recording.cache_text(session, encoder_id, text, vector.astype("<f4").tobytes(), _CACHED_TEXTS)
-        except LibraryError as error:
-            _log.debug("query vector not cached: %s", error)
-
-    def remember(self, key: str, value: str) -> None:
-        """Keep a short text between commands; like the text cache, never a reason to fail."""
-        try:
-            with self._catalogue.write() as session:
-                session.merge(MetaRow(key=f"note:{key}", value=value))
-        except LibraryError as error:
-            _log.debug("%s not remembered: %s", key, error)
-
-    def recall(self, key: str) -> str | None:
-        with self._catalogue.read() as session:
-            row = session.get(MetaRow, f"note:{key}")
-            return None if row is None else row.value
+    @contextlib.contextmanager
+    def _noting(self, patience_ms: int) -> Iterator[Ask]:
+        with self._catalogue.write(patience_ms) as session:
+            yield asking(session)
 
     def _roots(self, session: Session) -> Roots:
         return Roots(session, self.path)

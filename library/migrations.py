@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-
-from sqlalchemy import Connection, Engine, inspect, text
+from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import LibraryError
-from vsearch.library.catalogue import Base
 
-Step = Callable[[Connection], None]
+if TYPE_CHECKING:  # the number of the schema alone must cost nothing: every query asks for it
+    from sqlalchemy import Connection, Engine
+
+Step = Callable[[Any], None]  # of a Connection
 
 FIRST_SCHEMA = 1
 
 
 def _generations_may_have_a_base(connection: Connection) -> None:
+    from sqlalchemy import text
+
     connection.execute(text("ALTER TABLE generations ADD COLUMN base VARCHAR"))
 
 
@@ -34,6 +37,8 @@ def latest_schema() -> int:
 
 def schema_of(engine: Engine) -> int | None:
     """The schema number of a catalogue; None when it is still empty. Raises LibraryError for other files."""
+    from sqlalchemy import inspect, text
+
     with engine.connect() as connection:
         tables = inspect(connection).get_table_names()
         if not tables:
@@ -46,6 +51,10 @@ def schema_of(engine: Engine) -> int | None:
 
 
 def create(engine: Engine) -> None:
+    from sqlalchemy import text
+
+    from vsearch.library.catalogue import Base
+
     with engine.execution_options(vsearch_immediate=True).begin() as connection:
         Base.metadata.create_all(connection)
         connection.execute(
@@ -62,6 +71,8 @@ def migrate(engine: Engine, found: int, folder: Path) -> None:
         )
     if found == latest_schema():
         return
+    from sqlalchemy import text
+
     if engine.dialect.name == "sqlite":
         backup = folder / f"catalogue.schema{found}.sqlite"
         backup.unlink(missing_ok=True)

@@ -38,6 +38,7 @@ from vsearch.library.index import (
     write_update,
 )
 from vsearch.library.index_files import remove
+from vsearch.library.reading import LIVE
 from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
 from vsearch.library.records import PRESENT, Embed, Generation, NewMoment
 from vsearch.library.rows import to_frames, to_generation
@@ -48,28 +49,10 @@ if TYPE_CHECKING:
 
     Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
-LIVE = "live_generation"
-
 
 def live_row(session: Session) -> GenerationRow | None:
     pointer = session.get(MetaRow, LIVE)
     return None if pointer is None else session.get(GenerationRow, int(pointer.value))
-
-
-def open_live(catalogue: Catalogue, folder: Path) -> IndexView:
-    """The generation that answers. A query that loses the race to two switches looks again, once."""
-    looked_at = None
-    while True:
-        with catalogue.read() as session:
-            row = live_row(session)
-        if row is None:
-            raise LibraryError("This library holds no index yet: run `vsearch index FOLDER` first.")
-        try:
-            return open_index(folder, to_generation(row))
-        except FileNotFoundError as error:
-            if row.id == looked_at:
-                raise damaged("its file is missing") from error
-            looked_at = row.id
 
 
 def current_frame_sets() -> Select[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from vsearch.library.catalogue import FrameSetRow, GarbageRow, MomentRow, TextVectorRow, VideoRow
+from vsearch.library.catalogue import FrameSetRow, GarbageRow, MomentRow, VideoRow
 from vsearch.library.planning import Plan
 from vsearch.library.records import (
     FAILED,
@@ -189,16 +189,6 @@ def forget(session: Session, video_ids: Sequence[int]) -> int:
             drop_frame_sets(session, sets)
             discard(session, thumb_name(fingerprint))
     return count
-
-
-def cache_text(session: Session, encoder_id: int, text: str, vector: bytes, keep: int) -> None:
-    session.execute(
-        delete(TextVectorRow).where(TextVectorRow.encoder_id == encoder_id, TextVectorRow.text == text)
-    )
-    row = TextVectorRow(encoder_id=encoder_id, text=text, vector=vector)
-    session.add(row)
-    session.flush()
-    session.execute(delete(TextVectorRow).where(TextVectorRow.id <= row.id - keep))
 
 
 def drop_frame_sets(session: Session, rows: Iterable[FrameSetRow]) -> int:

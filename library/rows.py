@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, RootRow, VideoRow
 from vsearch.library.records import (
     Base,
     Effort,
@@ -21,15 +19,37 @@ from vsearch.library.records import (
     Video,
 )
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
-class Roots:
+    from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, RootRow, VideoRow
+
+
+class RootFolders:
     """The registered folders, resolved for where the library lies now."""
 
-    def __init__(self, session: Session, library: Path) -> None:
-        self._session = session
+    def __init__(self, rows: Iterable[RootRow], library: Path) -> None:
         self._library = library
-        rows = session.execute(select(RootRow)).scalars()
         self.folders: dict[int, Path] = {row.id: self._resolve(row) for row in rows}
+
+    def path(self, row: VideoRow) -> Path:
+        return self.folders[row.root_id] / os.fsdecode(row.rel_path)
+
+    def _resolve(self, row: RootRow) -> Path:
+        path = Path(os.fsdecode(row.path))
+        return Path(os.path.normpath(self._library / path)) if row.relative else path
+
+
+class Roots(RootFolders):
+    """The registered folders, and the way to register more."""
+
+    def __init__(self, session: Session, library: Path) -> None:
+        from sqlalchemy import select
+
+        from vsearch.library.catalogue import RootRow
+
+        self._session = session
+        super().__init__(session.execute(select(RootRow)).scalars(), library)
 
     def add(self, folder: Path) -> None:
         """Register a folder, unless it is one or lies below one."""
@@ -37,6 +57,8 @@ class Roots:
             return
         relative = self._moves_along(folder)
         path = Path(os.path.relpath(folder, self._library)) if relative else folder
+        from vsearch.library.catalogue import RootRow
+
         row = RootRow(path=os.fsencode(path), relative=relative)
         self._session.add(row)
         self._session.flush()
@@ -50,17 +72,10 @@ class Roots:
             assert root_id is not None
         return root_id, os.fsencode(path.relative_to(self.folders[root_id]))
 
-    def path(self, row: VideoRow) -> Path:
-        return self.folders[row.root_id] / os.fsdecode(row.rel_path)
-
     def _find(self, path: Path) -> int | None:
         """The oldest root that holds `path`: a known video's place never changes when roots are added."""
         holders = (id for id, folder in self.folders.items() if path == folder or folder in path.parents)
         return min(holders, default=None)
-
-    def _resolve(self, row: RootRow) -> Path:
-        path = Path(os.fsdecode(row.path))
-        return Path(os.path.normpath(self._library / path)) if row.relative else path
 
     def _moves_along(self, folder: Path) -> bool:
         """Whether the library lies in the folder or beside it, so that a copy of the disk holds both."""
@@ -70,7 +85,7 @@ class Roots:
         return beside in folder.parents and beside != Path(beside.anchor)
 
 
-def to_video(row: VideoRow, roots: Roots) -> Video:
+def to_video(row: VideoRow, roots: RootFolders) -> Video:
     media = None
     if row.container is not None:
         media = MediaInfo(

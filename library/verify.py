@@ -29,6 +29,7 @@ from vsearch.library.catalogue import (
 )
 from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, SUFFIXES, open_index
+from vsearch.library.reading import LIVE
 from vsearch.library.recording import chunks, drop_frame_sets, thumb_name
 from vsearch.library.records import FAILED, PRESENT, Embed
 from vsearch.library.rows import to_encoder, to_frames, to_generation
@@ -195,7 +196,7 @@ def _check_generations(
 def _drop_generation(catalogue: Catalogue, row: GenerationRow, is_live: bool) -> str:
     with catalogue.write() as session:
         if is_live:
-            session.execute(delete(MetaRow).where(MetaRow.key == publishing.LIVE))
+            session.execute(delete(MetaRow).where(MetaRow.key == LIVE))
         kept = session.get(GenerationRow, row.id)
         if kept is not None:
             publishing.drop_generation(session, kept)

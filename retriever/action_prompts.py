@@ -18,7 +18,7 @@ from vsearch.retriever.actions import Learned, timeline_of
 from vsearch.retriever.classify import class_vectors, fit_temperature
 from vsearch.retriever.generated import annotated_in, frame_ranges
 from vsearch.retriever.proposals import Floats, Timeline
-from vsearch.retriever.search import live_encoder, matching_encoder
+from vsearch.retriever.searching import live_encoder, matching_encoder
 
 if TYPE_CHECKING:
     from vsearch.library import Library

@@ -15,6 +15,7 @@ import numpy as np
 
 from vsearch.errors import LibraryError, VsearchError
 from vsearch.models.action_prompts import ACTION_TEMPLATES, embed_blend, load_prompts, shipped_prompts
+from vsearch.retriever.answer import Answer, Hit
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.localize import (
     DEFAULT_LIMITS,
@@ -29,9 +30,7 @@ from vsearch.retriever.localize import (
 )
 from vsearch.retriever.moments import find_intervals
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
-from vsearch.retriever.search import (
-    Answer,
-    Hit,
+from vsearch.retriever.searching import (
     live_encoder,
     matching_encoder,
     sentence_vector,
@@ -39,8 +38,8 @@ from vsearch.retriever.search import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, Library, Video
-    from vsearch.models import Encoder
+    from vsearch.library import EncoderInfo, Reading, Video
+    from vsearch.models import Encoder, TextEncoder
 
 TEMPLATES = ACTION_TEMPLATES
 DENSE_MS = 4000  # what a temporal head sees around a frame
@@ -105,7 +104,7 @@ def parse_actions(text: str) -> list[str]:
 
 
 def embed_actions(
-    library: Library, names: Sequence[str], device: str = "auto", loaded: Encoder | None = None
+    library: Reading, names: Sequence[str], device: str = "auto", loaded: Encoder | None = None
 ) -> Floats:
     """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own.
 
@@ -129,7 +128,7 @@ def embed_actions(
     return flat.reshape(len(names), len(templates), -1).transpose(1, 0, 2)
 
 
-def names_are_known(library: Library, names: Sequence[str]) -> bool:
+def names_are_known(library: Reading, names: Sequence[str]) -> bool:
     """Whether the library remembers the vectors of all these names, so that no model is needed."""
     encoder = live_encoder(library)
     keys = [cache_key(_templates(encoder), name) for name in names]
@@ -155,7 +154,7 @@ def cache_key(templates: Sequence[str], name: str) -> str:
 
 
 def localize_videos(
-    library: Library,
+    library: Reading,
     videos: Sequence[Video],
     names: Sequence[str],
     *,
@@ -187,20 +186,21 @@ def localize_videos(
 
 
 def search_in(
-    library: Library,
+    library: Reading,
     video: Video,
     text: str,
     *,
     number: int = 10,
     threshold: float | None = None,
+    encoder: TextEncoder | None = None,
     device: str = "auto",
 ) -> Answer:
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
-    encoder = live_encoder(library)
-    text, query = sentence_vector(library, encoder, text, device=device)
+    live = live_encoder(library)
+    text, query = sentence_vector(library, live, text, encoder, device)
     found = find_intervals(dense_timeline_of(library, video), np.asarray(query, dtype=np.float32), number)
     kept = [i for i in found if threshold is None or i.score >= threshold]
-    calibration = encoder.spec.get("calibration")
+    calibration = live.spec.get("calibration")
     hits = tuple(
         Hit(
             rank,
@@ -216,15 +216,15 @@ def search_in(
         for rank, i in enumerate(kept, start=1)
     )
     confident = any(hit.strength != "unlikely" for hit in hits)
-    return Answer(text, str(encoder.spec["model"]), confident, hits)
+    return Answer(text, str(live.spec["model"]), confident, hits)
 
 
-def timeline_of(library: Library, video: Video) -> Timeline:
+def timeline_of(library: Reading, video: Video) -> Timeline:
     """A video's stored frames, ready for questions about intervals."""
     return Timeline.of(*_stored(library, live_encoder(library), video))
 
 
-def dense_timeline_of(library: Library, video: Video) -> Timeline:
+def dense_timeline_of(library: Reading, video: Video) -> Timeline:
     """A video's dense features: its head's vector of the few seconds around each frame.
 
     These are the frame vectors themselves where the head only averages.
@@ -244,7 +244,7 @@ def dense_timeline_of(library: Library, video: Video) -> Timeline:
     return Timeline.of(vectors, times_ms, duration_ms)
 
 
-def check_backbone(library: Library, learned: Learned) -> None:
+def check_backbone(library: Reading, learned: Learned) -> None:
     """Raises VsearchError when a vocabulary was learned in another space than the library's."""
     backbone = live_encoder(library).backbone
     if learned.backbone != backbone:
@@ -254,10 +254,10 @@ def check_backbone(library: Library, learned: Learned) -> None:
 
 
 def _background(
-    library: Library,
+    library: Reading,
     videos: Sequence[Video],
     texts: Floats,
-    view: Callable[[Library, Video], Timeline],
+    view: Callable[[Reading, Video], Timeline],
     *,
     named: bool,
 ) -> Background:
@@ -275,7 +275,7 @@ def _background(
     return background_of_model(encoder.spec.get("calibration"), len(texts))
 
 
-def _stored(library: Library, encoder: EncoderInfo, video: Video) -> tuple[Vectors, Ints, int]:
+def _stored(library: Reading, encoder: EncoderInfo, video: Video) -> tuple[Vectors, Ints, int]:
     """Frame vectors (T, D), times (T,) and length in ms."""
     stored = library.frame_set_of(video, encoder.backbone)
     if stored is None:

@@ -26,7 +26,7 @@ from vsearch.retriever.actions import (
 )
 from vsearch.retriever.localize import background_of_model
 from vsearch.retriever.proposals import Floats, Timeline
-from vsearch.retriever.search import live_encoder
+from vsearch.retriever.searching import live_encoder
 
 if TYPE_CHECKING:
     from vsearch.library import Library, Video

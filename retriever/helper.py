@@ -52,7 +52,7 @@ class HelpedEncoder:
         found = None if self._own is not None else ask(self.live, texts, self._device)
         if found is not None:
             return found
-        from vsearch.retriever.search import text_encoder
+        from vsearch.retriever.searching import text_encoder
 
         self.worked_alone = True
         self._own = text_encoder(self.live, self._own, self._device)

@@ -30,7 +30,7 @@ from vsearch.models.segments import Segment
 from vsearch.retriever import actions
 from vsearch.retriever.action_prompts import annotated_pairs
 from vsearch.retriever.proposals import Timeline
-from vsearch.retriever.search import sentence_vector
+from vsearch.retriever.searching import sentence_vector
 
 NAMES = ["archery", "playing piano", "surfing"]
 

@@ -758,7 +758,7 @@ def test_query_vectors_are_remembered_for_their_encoder(
     library.cache_text(one, "a dog", vector)
     np.testing.assert_array_equal(library.cached_text(one, "a dog"), vector)
     assert library.cached_text(other, "a dog") is None
-    monkeypatch.setattr("vsearch.library.library._CACHED_TEXTS", 2)
+    monkeypatch.setattr("vsearch.library.reading._CACHED_TEXTS", 2)
     library.cache_text(one, "a cat", vector)
     library.cache_text(one, "a fox", vector)
     assert library.cached_text(one, "a dog") is None
@@ -882,9 +882,9 @@ def test_queries_go_on_while_generations_are_switched(tmp_path: Path) -> None:
 def test_a_query_that_loses_the_race_looks_again(library: Library, videos: Path) -> None:
     """Between reading the pointer and opening the file, two generations come and go."""
     index(library, videos)
-    from vsearch.library import publishing
+    from vsearch.library import reading
 
-    opened = publishing.open_index
+    opened = reading.open_index
     raced = []
 
     def slow(folder: Path, generation: object, **options: bool) -> object:
@@ -898,7 +898,7 @@ def test_a_query_that_loses_the_race_looks_again(library: Library, videos: Path)
         return opened(folder, generation, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publishing, "open_index", slow)
+        patch.setattr(reading, "open_index", slow)
         assert library.open_live().generation.count == 10
 
 

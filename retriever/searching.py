@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.retriever.answer import Answer, Hit, Scored
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.rank import (
     EVENT_CONTRAST,
-    Scored,
     VideoAnswer,
     frame_cosines,
     group_by_video,
@@ -28,7 +27,8 @@ from vsearch.retriever.rank import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, FrameSet, Library, Video
+    from vsearch.library import EncoderInfo, FrameSet, Reading, Video
+    from vsearch.library.index import IndexView
     from vsearch.models import Encoder, TextEncoder
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
@@ -37,33 +37,8 @@ CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
 Only = Callable[["Video"], bool]  # which videos may answer
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A video's best moment. `score` is a cosine; `more` are its other moments, `also_at` copies of the file."""
-
-    rank: int
-    path: str
-    video_id: int
-    start_ms: int
-    end_ms: int
-    score: float
-    strength: str | None
-    more: tuple[Scored, ...]
-    also_at: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Hits best first. `confident` is False when even the best is no better than unrelated moments."""
-
-    query: str
-    model: str
-    confident: bool
-    hits: tuple[Hit, ...]
-
-
 def search(
-    library: Library,
+    library: Reading,
     text: str,
     *,
     number: int = 10,
@@ -71,21 +46,22 @@ def search(
     encoder: TextEncoder | None = None,
     device: str = "auto",
     only: Only | None = None,
+    view: IndexView | None = None,
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
     `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
-    when the sentence is new. `only`: which videos may answer. Raises VsearchError for an empty sentence,
-    LibraryError when there is no index, ModelError when the library's model is not the one at hand.
+    when the sentence is new. `only`: which videos may answer. `view`: the live index where it is open
+    already. Raises VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the library's model is not the one at hand.
     """
     live = live_encoder(library)
     text, query = sentence_vector(library, live, text, encoder, device)
     calibration = live.spec.get("calibration")
-    return _answer(library, live, text, query, number, calibration, threshold=threshold, only=only)
+    return _answer(library, live, text, query, number, calibration, threshold=threshold, only=only, view=view)
 
 
 def search_similar(
-    library: Library, video: Video, time_ms: int, *, number: int = 10, only: Only | None = None
+    library: Reading, video: Video, time_ms: int, *, number: int = 10, only: Only | None = None
 ) -> Answer:
     """Moments that look like the frame of `video` at `time_ms`; the place itself is left out."""
     encoder = live_encoder(library)
@@ -100,7 +76,7 @@ def search_similar(
 
 
 def search_look(
-    library: Library,
+    library: Reading,
     look: npt.NDArray[np.float32],
     label: str,
     *,
@@ -111,7 +87,7 @@ def search_look(
     return _answer(library, live_encoder(library), label, look, number, None, only=only)
 
 
-def look_of(library: Library, video: Video, time_ms: int) -> npt.NDArray[np.float32]:
+def look_of(library: Reading, video: Video, time_ms: int) -> npt.NDArray[np.float32]:
     """The picture of `video` at `time_ms` as a unit vector (D,) in the space of moments.
 
     Raises LibraryError for a video without stored frames, VsearchError for a time behind its end.
@@ -143,7 +119,7 @@ def _look_of(encoder: EncoderInfo, frames: FrameSet, i: int) -> npt.NDArray[np.f
     return load_head(head).embed_windows(frames.vectors, np.asarray(frames.times_ms), [window])[0]
 
 
-def live_encoder(library: Library) -> EncoderInfo:
+def live_encoder(library: Reading) -> EncoderInfo:
     """The encoder that answers. Raises LibraryError when nothing is indexed yet."""
     encoder = library.live_encoder()
     if encoder is None:
@@ -152,7 +128,7 @@ def live_encoder(library: Library) -> EncoderInfo:
 
 
 def sentence_vector(
-    library: Library, live: EncoderInfo, text: str, encoder: TextEncoder | None = None, device: str = "auto"
+    library: Reading, live: EncoderInfo, text: str, encoder: TextEncoder | None = None, device: str = "auto"
 ) -> tuple[str, npt.NDArray[np.float32]]:
     """A sentence with its spaces tidied, and its vector (D,): cached, or embedded now and cached then."""
     text = " ".join(text.split())
@@ -194,7 +170,7 @@ def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: s
 
 
 def _answer(
-    library: Library,
+    library: Reading,
     encoder: EncoderInfo,
     label: str,
     query: npt.NDArray[np.float32],
@@ -204,8 +180,9 @@ def _answer(
     threshold: float | None = None,
     keep: Callable[[Scored], bool] = lambda m: True,
     only: Only | None = None,
+    view: IndexView | None = None,
 ) -> Answer:
-    view = library.open_live()
+    view = view or library.open_live()
     if view.generation.encoder_id != encoder.id:
         raise LibraryError("the library was given another head just now; ask again")
     wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
@@ -217,44 +194,36 @@ def _answer(
         if enough or wanted >= view.generation.count:
             break
         wanted *= 4  # what may answer lies further off
+    frames: dict[int, FrameSet] = {}
+    if encoder.spec["head"].get("frame_space"):  # a damaged file costs its own re-ranking, not the query
+        frames = library.sound_frames(moment.frame_set_id for moment in moments)
     scored = []
     files: dict[int, tuple[Video, ...]] = {}
-    frame_sets: dict[int, FrameSet | None] = {}
-    frames_of: dict[int, int] = {}  # video id -> frame set id
+    frames_of: dict[int, FrameSet | None] = {}  # by video id
     for moment in moments:
         score = nearest[moment.id]
-        if encoder.spec["head"].get("frame_space"):
-            frames = _frames(library, moment.frame_set_id, frame_sets)
-            if frames is not None:
-                score = query_scored_similarity(frames.vectors[moment.first_frame : moment.last_frame], query)
+        found_frames = frames.get(moment.frame_set_id)
+        if found_frames is not None:
+            window = found_frames.vectors[moment.first_frame : moment.last_frame]
+            score = query_scored_similarity(window, query)
         copies = tuple(v for v in moment.videos if only is None or only(v))
         video = copies[0]  # copies of one content are one answer, under the first path
         files[video.id] = copies
-        frames_of[video.id] = moment.frame_set_id
+        frames_of[video.id] = found_frames
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
     kept = [m for m in scored if keep(m) and (threshold is None or m.score >= threshold)]
     contrast = EVENT_CONTRAST * score_spread(scored)
     hits = []
     for rank, found in enumerate(group_by_video(kept)[:number], start=1):
         video_id = found.best.video_id
-        frames = frame_sets.get(frames_of[video_id])
-        if frames is not None:
-            fit = frame_cosines(frames.vectors, query)
-            events = [split_into_events(m, frames.times_ms, fit, contrast) for m in found.moments]
+        shown = frames_of[video_id]
+        if shown is not None:
+            fit = frame_cosines(shown.vectors, query)
+            events = [split_into_events(m, shown.times_ms, fit, contrast) for m in found.moments]
             found = VideoAnswer(tuple(sorted(itertools.chain(*events), key=lambda m: (-m.score, m.start_ms))))
         hits.append(_hit(rank, found, files[video_id], calibration))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
-
-
-def _frames(library: Library, frame_set_id: int, opened: dict[int, FrameSet | None]) -> FrameSet | None:
-    """Stored frames, opened once a query. A damaged file costs its own re-ranking, not the query."""
-    if frame_set_id not in opened:
-        try:
-            opened[frame_set_id] = library.frames(frame_set_id)
-        except LibraryError:
-            opened[frame_set_id] = None
-    return opened[frame_set_id]
 
 
 def _hit(

@@ -1,0 +1,327 @@
+"""Questions to a library, and the two notes that a query leaves: plain SQL that SQLite's own driver and SQLAlchemy
+both run, so a query need not load the latter. Answers are plain records."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vsearch.errors import LibraryError
+from vsearch.library.frames import FrameStore
+from vsearch.library.index import INDEX, damaged, open_index, part_files
+from vsearch.library.records import (
+    PRESENT,
+    EncoderInfo,
+    FrameSet,
+    FrameSetInfo,
+    Generation,
+    Moment,
+    Video,
+)
+from vsearch.library.rows import RootFolders, to_encoder, to_frames, to_generation, to_video
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Self
+
+    from vsearch.library.index import IndexView
+
+Ask = Callable[
+    ..., Sequence[Any]
+]  # ask(sql, name=value, …) -> rows, each a tuple in the order of the columns
+
+LIVE = "live_generation"
+BUSY_TIMEOUT_MS = 30_000
+_log = logging.getLogger(__name__)
+_CACHED_TEXTS = 10_000
+_CACHE_PATIENCE_MS = 200  # a query does not wait for an indexing run to remember its vector
+_CHUNK = 10_000  # SQLite takes at most 32,766 parameters in a statement
+
+_ROOT = namedtuple("_ROOT", "id path relative")
+_VIDEO = namedtuple(
+    "_VIDEO",
+    "id root_id rel_path size mtime_ns fingerprint state reason container codec width height rotation "
+    "duration_ms avg_fps covered_ms added_at attempts",
+)
+_ENCODER = namedtuple("_ENCODER", "id identity backbone head spec")
+_FRAME_SET = namedtuple("_FRAME_SET", "id fingerprint backbone fps file count dim bytes")
+_MOMENT = namedtuple("_MOMENT", "id frame_set_id start_ms end_ms first_frame last_frame")
+_GENERATION = namedtuple(
+    "_GENERATION", "id encoder_id file count dim sha256 sample bytes id_check created_at base"
+)
+
+
+class Reading(ABC):
+    """An open library that can be asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frame_store = FrameStore(path)
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _asking(self) -> AbstractContextManager[Ask]:
+        """One consistent view of the catalogue; its complaints come out as LibraryError."""
+
+    @abstractmethod
+    def _noting(self, patience_ms: int) -> AbstractContextManager[Ask]:
+        """All or nothing is written; waits so long for another process that is writing."""
+
+    def live_generation(self) -> Generation | None:
+        with self._asking() as ask:
+            return live_generation(ask)
+
+    def live_encoder(self) -> EncoderInfo | None:
+        """The encoder that queries must use."""
+        with self._asking() as ask:
+            generation = live_generation(ask)
+            return None if generation is None else encoder(ask, self.path, generation.encoder_id)
+
+    def encoder(self, encoder_id: int) -> EncoderInfo:
+        with self._asking() as ask:
+            return encoder(ask, self.path, encoder_id)
+
+    def open_live(self) -> IndexView:
+        """The generation that answers, checked. Raises LibraryError when there is none or it is damaged.
+
+        A query that loses the race to two switches looks again, once.
+        """
+        looked_at = None
+        while True:
+            generation = self.live_generation()
+            if generation is None:
+                raise LibraryError("This library holds no index yet: run `vsearch index FOLDER` first.")
+            try:
+                return open_index(self.path, generation)
+            except FileNotFoundError as error:
+                if generation.id == looked_at:
+                    raise damaged("its file is missing") from error
+                looked_at = generation.id
+
+    def index_stamp(self, generation: Generation) -> tuple[object, ...]:
+        """Tells whether a generation opened before is still what lies on the disk: its files' sizes and times.
+
+        Raises FileNotFoundError when one is gone.
+        """
+        parts = () if generation.base is None else part_files(generation.base)
+        files = [generation.file, *(part.file for part in parts)]
+        found = [(self.path / INDEX / file).stat() for file in files]
+        return (generation, *((each.st_size, each.st_mtime_ns, each.st_ino) for each in found))
+
+    def videos(self, *states: str) -> list[Video]:
+        """Videos in the given states (all when none is given), in path order."""
+        with self._asking() as ask:
+            return videos(ask, roots(ask, self.path), states)
+
+    def find_video(self, text: str, path: Path | None = None) -> Video:
+        """One video by path, or by an end of its path that no other has (`clips/dog.mp4`).
+
+        `path`: what `text` means where the question was asked; without, here. Raises LibraryError when there is
+        none, or several.
+        """
+        return pick(self.videos(), text, path or absolute(text))
+
+    def moments(self, ids: Sequence[int]) -> list[Moment]:
+        """Moments by id, in the given order; left out when gone or when their video is not there."""
+        with self._asking() as ask:
+            return moments(ask, roots(ask, self.path), ids)
+
+    def frames(self, frame_set_id: int) -> FrameSet:
+        """Stored frames, memory-mapped. Raises LibraryError when they are missing or damaged."""
+        with self._asking() as ask:
+            stored = frame_sets(ask, [frame_set_id])
+        if not stored:
+            raise LibraryError("These frames have been replaced by a newer indexing: ask again.")
+        return self.frame_store.read(to_frames(stored[0]))
+
+    def sound_frames(self, frame_set_ids: Iterable[int]) -> dict[int, FrameSet]:
+        """Stored frames of several sets by id, memory-mapped; those missing or damaged are left out."""
+        with self._asking() as ask:
+            stored = frame_sets(ask, sorted(set(frame_set_ids)))
+        found = {}
+        for row in stored:
+            try:
+                found[row.id] = self.frame_store.read(to_frames(row))
+            except LibraryError as error:
+                _log.debug("%s", error)
+        return found
+
+    def frame_set_of(self, video: Video, backbone: str) -> FrameSetInfo | None:
+        """The current frame set of a video by a backbone."""
+        with self._asking() as ask:
+            return frame_set_of(ask, video.fingerprint, backbone)
+
+    def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
+        """The vector (D,) of a sentence asked before."""
+        with self._asking() as ask:
+            found = ask(
+                "SELECT vector FROM text_vectors WHERE encoder_id = :encoder_id AND text = :text",
+                encoder_id=encoder_id,
+                text=text,
+            )
+        if not found:
+            return None
+        import numpy as np
+
+        return np.frombuffer(found[0][0], "<f4").astype(np.float32)
+
+    def cache_text(self, encoder_id: int, text: str, vector: npt.NDArray[np.float32]) -> None:
+        """Remember the vector of a sentence; the oldest are dropped. A cache that cannot be written is no
+        reason to fail a query."""
+        values = {"encoder_id": encoder_id, "text": text}
+        try:
+            with self._noting(_CACHE_PATIENCE_MS) as ask:
+                ask("DELETE FROM text_vectors WHERE encoder_id = :encoder_id AND text = :text", **values)
+                ask(
+                    "INSERT INTO text_vectors (encoder_id, text, vector) VALUES (:encoder_id, :text, :vector)",
+                    **values,
+                    vector=vector.astype("<f4").tobytes(),
+                )
+                ask(
+                    "DELETE FROM text_vectors WHERE id <= (SELECT max(id) FROM text_vectors) - :keep",
+                    keep=_CACHED_TEXTS,
+                )
+        except LibraryError as error:
+            _log.debug("query vector not cached: %s", error)
+
+    def remember(self, key: str, value: str, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+        """Keep a short text between commands; like the text cache, never a reason to fail."""
+        try:
+            with self._noting(patience_ms) as ask:
+                ask(
+                    "INSERT INTO meta (key, value) VALUES (:key, :value) "
+                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    key=f"note:{key}",
+                    value=value,
+                )
+        except LibraryError as error:
+            _log.debug("%s not remembered: %s", key, error)
+
+    def recall(self, key: str) -> str | None:
+        with self._asking() as ask:
+            found = ask("SELECT value FROM meta WHERE key = :key", key=f"note:{key}")
+        return found[0][0] if found else None
+
+
+def live_generation(ask: Ask) -> Generation | None:
+    pointer = ask("SELECT value FROM meta WHERE key = :key", key=LIVE)
+    found = pointer and _rows(ask, _GENERATION, "FROM generations t WHERE t.id = :id", id=int(pointer[0][0]))
+    return to_generation(found[0]) if found else None
+
+
+def encoder(ask: Ask, library: Path, encoder_id: int) -> EncoderInfo:
+    (row,) = _rows(ask, _ENCODER, "FROM encoders t WHERE t.id = :id", id=encoder_id)
+    return to_encoder(row, library)
+
+
+def roots(ask: Ask, library: Path) -> RootFolders:
+    return RootFolders(_rows(ask, _ROOT, "FROM roots t"), library)
+
+
+def videos(ask: Ask, folders: RootFolders, states: Sequence[str] = ()) -> list[Video]:
+    if states:
+        rows = _rows_in(ask, _VIDEO, "FROM videos t WHERE t.state", states)
+    else:
+        rows = _rows(ask, _VIDEO, "FROM videos t")
+    return _in_path_order(to_video(row, folders) for row in rows)
+
+
+def absolute(text: str) -> Path:
+    """What a path given by a person means here."""
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def pick(known: Sequence[Video], text: str, path: Path) -> Video:
+    """The video that `text` names: its path, or an end of it."""
+    for video in known:
+        if video.path == path:
+            return video
+    parts = Path(text).parts
+    matching = [video for video in known if parts and video.path.parts[-len(parts) :] == parts]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        raise LibraryError(f"No video in this library is called {text!r}: `vsearch ls` shows them all.")
+    some = ", ".join(str(video.path) for video in matching[:5]) + (", …" if len(matching) > 5 else "")
+    raise LibraryError(f"{len(matching)} videos are called {text!r}, give more of the path: {some}")
+
+
+def moments(ask: Ask, folders: RootFolders, ids: Sequence[int]) -> list[Moment]:
+    rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
+    sets = frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}))
+    contents = {row.id: row.fingerprint for row in sets}
+    there: dict[str, list[Video]] = {}
+    for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", sorted(set(contents.values()))):
+        if row.state in PRESENT:
+            there.setdefault(row.fingerprint, []).append(to_video(row, folders))
+    copies = {content: tuple(_in_path_order(found)) for content, found in there.items()}
+    known = ((row, contents.get(row.frame_set_id, "")) for row in (rows[id] for id in ids if id in rows))
+    return [_to_moment(row, content, copies[content]) for row, content in known if content in copies]
+
+
+def frame_sets(ask: Ask, ids: Sequence[int]) -> list[Any]:
+    return _rows_in(ask, _FRAME_SET, "FROM frame_sets t WHERE t.id", ids)
+
+
+def frame_set_of(ask: Ask, fingerprint: str | None, backbone: str) -> FrameSetInfo | None:
+    rows = _rows(
+        ask,
+        _FRAME_SET,
+        "FROM frame_sets t WHERE t.fingerprint = :fingerprint AND t.backbone = :backbone ORDER BY t.id DESC LIMIT 1",
+        fingerprint=fingerprint,
+        backbone=backbone,
+    )
+    if not rows:
+        return None
+    longest = ask("SELECT max(duration_ms) FROM videos WHERE fingerprint = :content", content=fingerprint)
+    return FrameSetInfo(rows[0].id, to_frames(rows[0]), longest[0][0] or 0)
+
+
+def _to_moment(row: Any, fingerprint: str, there: tuple[Video, ...]) -> Moment:
+    return Moment(
+        start_ms=row.start_ms,
+        end_ms=row.end_ms,
+        first_frame=row.first_frame,
+        last_frame=row.last_frame,
+        id=row.id,
+        frame_set_id=row.frame_set_id,
+        fingerprint=fingerprint,
+        videos=there,
+    )
+
+
+def _in_path_order(found: Iterable[Video]) -> list[Video]:
+    return sorted(found, key=lambda video: os.fsencode(video.path))
+
+
+def _rows(ask: Ask, kind: Any, rest: str, **values: Any) -> list[Any]:
+    """Rows by name. `rest`: of the statement, after the columns; the table is called t."""
+    columns = ", ".join(f"t.{name}" for name in kind._fields)
+    return [kind(*row) for row in ask(f"SELECT {columns} {rest}", **values)]
+
+
+def _rows_in(ask: Ask, kind: Any, rest: str, values: Sequence[Any]) -> list[Any]:
+    """Rows whose column, the last word of `rest`, is one of any number of values."""
+    rows: list[Any] = []
+    for first in range(0, len(values), _CHUNK):
+        named = {f"v{i}": value for i, value in enumerate(values[first : first + _CHUNK])}
+        rows += _rows(ask, kind, f"{rest} IN ({', '.join(':' + name for name in named)})", **named)
+    return rows

@@ -1,0 +1,54 @@
+"""What a query gives: plain records that cost nothing to import, and their JSON between the helper and its callers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A moment of a video with its similarity to the query (cosine, -1..1)."""
+
+    video_id: int
+    start_ms: int
+    end_ms: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A video's best moment. `score` is a cosine; `more` are its other moments, `also_at` copies of the file."""
+
+    rank: int
+    path: str
+    video_id: int
+    start_ms: int
+    end_ms: int
+    score: float
+    strength: str | None
+    more: tuple[Scored, ...]
+    also_at: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hits best first. `confident` is False when even the best is no better than unrelated moments."""
+
+    query: str
+    model: str
+    confident: bool
+    hits: tuple[Hit, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Answer:
+        """Raises ValueError, KeyError or TypeError for anything but the JSON of an answer."""
+        value = json.loads(text)
+        hits = []
+        for hit in value.pop("hits"):
+            more = tuple(Scored(**each) for each in hit.pop("more"))
+            hits.append(Hit(**hit | {"more": more, "also_at": tuple(hit["also_at"])}))
+        return cls(**value, hits=tuple(hits))
