@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
+from vsearch.indexer.decode_thin import thinning
 from vsearch.indexer.picture import orientation_of, render, render_poster, shown_size
 from vsearch.indexer.probe import MediaInfo, cut_short, open_video, pixel_aspect, stream_duration_s
 
@@ -41,6 +42,7 @@ class PyavSource:
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._step_s = float(1 / rate) if rate else 0.04
         self._timeline = _Timeline(_JUMP_S.get(self._name, _OTHER_JUMP_S), self._step_s)
+        self._thin = thinning(self._stream, self._options.fps) if self._name in _SEEKABLE else None
         decoded = self._decoded()
         try:
             first = next(decoded, None)
@@ -50,6 +52,8 @@ class PyavSource:
             self.close()
             raise
         self._lost_packets = 0  # a stream that was joined in the middle begins with some
+        if first.interlaced_frame:
+            self._thin = None  # fields may come alone
         self._zero_s, first_s = self._presentation_start(first)
         self.info, self._expected_s, self._expected_is_exact = self._describe(
             first, first_s, float(rate or 0)
@@ -58,6 +62,8 @@ class PyavSource:
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]:
         decoded: Iterator[VideoFrame] = self._ahead
+        if self._thin:
+            self._thin.begin(wanted, self._zero_s)
         gap_s = _FIRST_GAP_S if self._name in _SEEKABLE else float("inf")
         last_s = float("-inf")
         sought_s: float | None = None  # the target of a seek whose landing is not checked yet
@@ -132,7 +138,9 @@ class PyavSource:
         """Every picture from here on; damaged packets are counted and left out."""
         import av
 
-        packets = self._container.demux(self._stream)
+        packets: Iterator[Packet[Any]] = self._container.demux(self._stream)
+        if self._thin:
+            packets = self._thin.needed(packets)
         slots = _AviSlots() if self._name == "avi" and self._stream.codec_context.has_b_frames else None
         while True:
             try:

@@ -161,6 +161,6 @@ def _scale(
 
 def _plane(planar: VideoFrame, index: int) -> Image:
     """(H, W, 1) view of one plane; rows in it may be padded."""
-    plane = planar.planes[index]
+    plane: Any = planar.planes[index]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return rows[: planar.height, : planar.width, None]

@@ -1,8 +1,7 @@
 """One indexing run: find files -> plan -> decode -> encode -> store -> publish.
 
-Decoding happens in child processes (`decode_pool`), encoding in this one while they read ahead. A video's
-frames are encoded in batches of its own, so its vectors do not depend on what else is indexed with it. Each
-video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
+Decoding happens in child processes (`decode_pool`), encoding in threads of this one (`encoding`) while they read
+ahead. Each video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.decode import DecodeOptions
-from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDone, JobFailed
+from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
+from vsearch.indexer.encoding import Lanes, VideoFrames, encoded, keep_freed_memory
 from vsearch.indexer.fingerprint import fingerprint
 from vsearch.indexer.moments import embedder, register, renew_moments
 from vsearch.indexer.picture import FrameShape
@@ -28,7 +28,7 @@ from vsearch.indexer.shared_progress import shared
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
-    from vsearch.models import Backbone, Encoder
+    from vsearch.models import Encoder
 
 DEFAULT_MODEL = "mini"
 DECODERS = ("auto", "pyav", "decord")
@@ -114,6 +114,7 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
         raise VsearchError(
             f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
         )
+    keep_freed_memory()
     from vsearch.library import Library
 
     report(Progress("looking for videos"))
@@ -256,27 +257,23 @@ class _Run:
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
-        buffers: dict[int, _VideoFrames] = {}
-        with DecodePool(decode, workers=self.options.workers or default_workers()) as pool:
-            for event in pool.run(DecodeJob(i, job.path) for i, job in enumerate(jobs)):
-                if isinstance(event, FrameChunk):
-                    buffer = buffers.setdefault(event.job_id, _VideoFrames(encoder.backbone, batch))
-                    self._frames += buffer.add(event.frames, event.times_ms)
-                    self._progress()
-                    continue
-                job = jobs[event.job_id]
-                frames = buffers.pop(event.job_id, None)
-                if isinstance(event, JobFailed) or frames is None:
-                    reason = event.reason if isinstance(event, JobFailed) else "no picture could be decoded"
+        with (
+            DecodePool(decode, self.options.workers or default_workers()) as pool,
+            Lanes(encoder.backbone) as lanes,
+        ):
+            events = pool.run(DecodeJob(i, job.path) for i, job in enumerate(jobs))
+            for end, frames in encoded(events, lanes, batch, self._count_frames):
+                job = jobs[end.job_id]
+                if isinstance(end, JobFailed) or frames is None:
+                    reason = end.reason if isinstance(end, JobFailed) else "no picture could be decoded"
                     self.library.record_failed(job.files, job.fingerprint, reason)
                     self._warn(f"{job.path}: {reason}")
                     yield job, reason, True
                 else:
-                    self._frames += frames.flush()
-                    self._record(job, event, frames, encoder_id)
-                    yield job, event.partial, False
+                    self._record(job, end, frames, encoder_id)
+                    yield job, end.partial, False
                 self._videos_done += 1
-                self._bytes_done += sizes[event.job_id]
+                self._bytes_done += sizes[end.job_id]
                 self._progress()
                 if time.monotonic() - published > max(PUBLISH_EVERY_S, 20 * cost):
                     before = time.monotonic()
@@ -284,7 +281,7 @@ class _Run:
                     published = time.monotonic()
                     cost = published - before
 
-    def _record(self, job: Job, done: JobDone, frames: _VideoFrames, encoder_id: int) -> None:
+    def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int) -> None:
         from vsearch.library import MediaInfo, NewMoment
         from vsearch.models import plan_windows
 
@@ -315,7 +312,7 @@ class _Run:
             poster=done.poster_jpeg,
         )
         # From the stored float16, as a later rebuild would do: both give the same index.
-        moments = encoder.head.embed_windows(vectors.astype(np.float16), times, windows)
+        moments = encoder.head.embed_windows(vectors, times, windows)
         self._fresh.append((np.asarray(recorded.moment_ids, np.int64), moments))
 
     def _publish(self, encoder_id: int) -> None:
@@ -323,6 +320,10 @@ class _Run:
         if not self.library.up_to_date(encoder_id):
             self.library.publish_update(encoder_id, self._fresh, embedder(self.library, encoder_id))
         self._fresh = []
+
+    def _count_frames(self, count: int) -> None:
+        self._frames += count
+        self._progress()
 
     def _progress(self) -> None:
         elapsed = time.monotonic() - self._begin
@@ -358,42 +359,6 @@ def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
         raise LibraryError(
             f"this library is indexed with head {known.head}; to change that, {change}{command}"
         )
-
-
-class _VideoFrames:
-    """One video's frames on their way through the backbone, in batches that begin with the video."""
-
-    def __init__(self, backbone: Backbone, batch_size: int) -> None:
-        self._backbone = backbone
-        self._batch_size = batch_size
-        self._waiting: list[npt.NDArray[np.uint8]] = []
-        self._vectors: list[npt.NDArray[np.float32]] = []
-        self._times: list[npt.NDArray[np.int64]] = []
-
-    def add(self, frames: npt.NDArray[np.uint8], times_ms: npt.NDArray[np.int64]) -> int:
-        """Take frames (n, S, S, 3), encode all full batches; the number encoded."""
-        self._waiting.append(frames)
-        self._times.append(times_ms)
-        count = sum(len(w) for w in self._waiting)
-        full = count - count % self._batch_size
-        return self._encode(full) if full else 0
-
-    def flush(self) -> int:
-        return self._encode(sum(len(w) for w in self._waiting))
-
-    def result(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """vectors (T, D), times_ms (T,)"""
-        return np.concatenate(self._vectors), np.concatenate(self._times)
-
-    def _encode(self, count: int) -> int:
-        if not count:
-            return 0
-        frames = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        for first in range(0, count, self._batch_size):
-            batch = np.ascontiguousarray(frames[first : min(first + self._batch_size, count)])
-            self._vectors.append(self._backbone.encode_frames(batch))
-        self._waiting = [frames[count:]] if count < len(frames) else []
-        return count
 
 
 def default_workers() -> int:

@@ -1,0 +1,91 @@
+"""Pictures that nobody asks for are not decoded, and nothing else changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests import media
+from vsearch.indexer import decode_pyav
+from vsearch.indexer.decode import DecodeOptions, FrameShape, decode
+from vsearch.indexer.probe import MediaInfo
+
+Sample = tuple[int, bytes]
+
+
+class Kept:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self.rest: list[Any] = []
+
+    def info(self, info: MediaInfo) -> None:
+        self.rest.append(info)
+
+    def frame(self, time_ms: int, image: npt.NDArray[np.uint8]) -> None:
+        self.samples.append((time_ms, image.tobytes()))
+
+    def progress(self, time_ms: int) -> None:
+        pass
+
+    def poster(self, jpeg: bytes) -> None:
+        self.rest.append(jpeg)
+
+
+def everything(path: Path, fps: float) -> tuple[list[Sample], list[Any]]:
+    sink = Kept()
+    sink.rest.append(decode(path, DecodeOptions(fps=fps, shape=FrameShape(64)), sink))
+    return sink.samples, sink.rest
+
+
+def packets(path: Path, fps: float) -> tuple[int, int]:
+    """(packets in the file, packets that reach the decoder)"""
+    source = decode_pyav.PyavSource(path, DecodeOptions(fps=fps, shape=FrameShape(64)))
+    try:
+        thin = source._thin
+        assert thin is not None
+        thin.begin(lambda: 0.0, 0.0)
+        source._container.seek(0)
+        everything = list(source._container.demux(source._stream))
+        return len(everything), len(list(thin.needed(iter(everything))))
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("fps", [0.7, 2.0, 5.0, 11.0, 30.0])
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])
+def test_samples_times_poster_and_outcome_are_those_of_decoding_everything(
+    tmp_path: Path, name: str, fps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    irregular = [0.0]
+    for step in ([0.04] * 7 + [0.02, 0.3, 0.01, 0.033]) * 9:
+        irregular.append(irregular[-1] + step)
+    how = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0"}
+    path = media.write_video(tmp_path / name, frames=len(irregular), times=irregular, gop=40, encoder=how)
+    thinned = everything(path, fps)
+    monkeypatch.setattr(decode_pyav, "thinning", lambda stream, fps: None)
+    assert thinned == everything(path, fps)
+
+
+def test_at_two_frames_a_second_most_b_pictures_stay_undecoded(tmp_path: Path) -> None:
+    how = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=none:scenecut=0"}
+    path = media.write_video(tmp_path / "b.mp4", frames=240, fps=30, gop=60, encoder=how)
+    total, needed = packets(path, 2.0)
+    assert total >= 240
+    assert needed < 0.5 * total
+    assert packets(path, 30.0) == (total, total)  # every picture is asked for
+
+
+def test_references_and_what_cannot_be_read_are_always_decoded(tmp_path: Path) -> None:
+    total, needed = packets(media.write_video(tmp_path / "p.mp4", frames=90, encoder={"bf": "0"}), 1.0)
+    assert needed == total
+    source = decode_pyav.PyavSource(
+        media.write_video(tmp_path / "x.mkv", "libvpx-vp9", frames=20), DecodeOptions(shape=FrameShape(64))
+    )
+    assert source._thin is None
+    source.close()
