@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
 from vsearch.indexer.decode_thin import thinning
-from vsearch.indexer.picture import orientation_of, render, render_poster, shown_size
+from vsearch.indexer.picture import Kept, orientation_of, render, render_poster, shown_size
 from vsearch.indexer.probe import MediaInfo, cut_short, open_video, pixel_aspect, stream_duration_s
 
 if TYPE_CHECKING:
@@ -124,11 +124,9 @@ class PyavSource:
         self._container.close()
 
     def _open(self) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self._container, self._stream, self._name = open_video(self._path, self._options.max_pixels)
         self._aspect = pixel_aspect(self._stream)
-        self._scaler = VideoReformatter()
+        self._kept = Kept()
         codec = self._stream.codec_context
         codec.thread_count = self._options.threads
         codec.thread_type = "AUTO" if self._options.threads > 1 else "NONE"
@@ -187,7 +185,7 @@ class PyavSource:
         return Shown(
             start_s,
             start_s + length_s,
-            partial(render, frame, self._options.shape, self._aspect, self._scaler),
+            partial(render, frame, self._options.shape, self._aspect, self._kept),
             partial(render_poster, frame, self._options.poster_height, self._aspect),
         )
 

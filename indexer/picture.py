@@ -104,16 +104,28 @@ def shown_size(width: int, height: int, pixel_aspect: Fraction, orientation: Ori
     return (height, wide) if orientation.transpose else (wide, height)
 
 
-def render(
-    frame: VideoFrame, shape: FrameShape, pixel_aspect: Fraction, scaler: VideoReformatter | None = None
-) -> Image:
-    """(size, size, 3) uint8 RGB of a decoded frame.
+class Kept:
+    """What successive frames of a video share: the scaler, whose filter tables take longer to make than to use, and
+    the orientation. Asking a frame for its side data ties it to itself, and memory would wait for the collector."""
 
-    `scaler`: kept by the caller for all frames of a video, as its filter tables take longer than using them.
-    """
-    orientation = orientation_of(frame)
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.scaler = VideoReformatter()
+        self._known: tuple[int, Orientation] | None = None
+
+    def orientation(self, frame: VideoFrame) -> Orientation:
+        if self._known is None or self._known[0] != frame.rotation:
+            self._known = frame.rotation, orientation_of(frame)
+        return self._known[1]
+
+
+def render(frame: VideoFrame, shape: FrameShape, pixel_aspect: Fraction, kept: Kept | None = None) -> Image:
+    """(size, size, 3) uint8 RGB of a decoded frame. `kept`: one for all frames of a video."""
+    kept = kept or Kept()
+    orientation = kept.orientation(frame)
     size = shape.scaled(*shown_size(frame.width, frame.height, pixel_aspect, orientation))
-    planes = _scale(frame, size, orientation, shape.interpolation, scaler)
+    planes = _scale(frame, size, orientation, shape.interpolation, kept.scaler)
     return np.concatenate([shape.fit(plane) for plane in planes], axis=2)
 
 
@@ -121,7 +133,8 @@ def render_poster(frame: VideoFrame, height: int, pixel_aspect: Fraction) -> byt
     """JPEG of the whole picture, `height` pixels high and at most four times as wide."""
     orientation = orientation_of(frame)
     shown = shown_size(frame.width, frame.height, pixel_aspect, orientation)
-    return encode_jpeg(np.concatenate(_scale(frame, poster_size(*shown, height), orientation, "bicubic"), 2))
+    planes = _scale(frame, poster_size(*shown, height), orientation, "bicubic", Kept().scaler)
+    return encode_jpeg(np.concatenate(planes, axis=2))
 
 
 def poster_size(width: int, height: int, poster_height: int) -> tuple[int, int]:
@@ -141,18 +154,16 @@ def _scale(
     size: tuple[int, int],
     orientation: Orientation,
     interpolation: str,
-    scaler: VideoReformatter | None = None,
+    scaler: VideoReformatter,
 ) -> list[Image]:
     """Scaled, turned to `size` = (width, height), converted: red, green and blue, each (height, width, 1)."""
-    from av.video.reformatter import VideoReformatter
-
     width, height = reversed(size) if orientation.transpose else size
     matrix = _MATRICES.get(int(frame.colorspace))
     if matrix is None:
         # Untagged: players take BT.709 for high definition, BT.601 below.
         matrix = _BT709 if min(frame.width, frame.height) > 576 else _BT601
     # Planar output has vector code in swscale where packed RGB has none: the same values in a third of the time.
-    planar = (scaler or VideoReformatter()).reformat(
+    planar = scaler.reformat(
         frame, width=width, height=height, format="gbrp", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
         interpolation=_FILTERS[interpolation] | _EXACT,
     )  # fmt: skip

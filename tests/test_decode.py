@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from vsearch.indexer.decode_pool import (
     FrameShape,
     JobDone,
 )
-from vsearch.indexer.picture import Orientation, render
+from vsearch.indexer.picture import Kept, Orientation, render
 
 FPS = 5.0
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds child processes through /proc")
@@ -289,6 +290,23 @@ def test_shrinking_averages_fine_patterns_instead_of_picking_pixels(interpolatio
     image = render(frame, FrameShape(64, "shortest", interpolation), Fraction(1)).astype(int)
     assert abs(image.mean() - 127.5) < 3
     assert image.std() < 6
+
+
+def test_drawn_frames_are_freed_at_once(tmp_path: Path) -> None:
+    """Large pictures that wait for the garbage collector filled hundreds of megabytes."""
+    import av
+
+    path, kept = media.write_video(tmp_path / "v.mp4", frames=40), Kept()
+    gc.collect()
+    gc.disable()
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                render(frame, FrameShape(32), Fraction(1), kept)
+            del frame
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
 
 
 def test_files_that_are_no_videos_say_why(tmp_path: Path) -> None:

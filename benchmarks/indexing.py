@@ -1,0 +1,283 @@
+"""Indexing: frames a second end to end beside the encoder alone and beside the usual pipeline, and where time goes.
+
+    python -m benchmarks.indexing FOLDER [--model mini] [--rounds 3] [--videos 20] [--fps 2]
+
+Each way runs in a process of its own, taking turns:
+    index     `index_videos` into a new library: find, decode, encode, store, publish
+    encoder   the same encoder fed with frames from memory, in the same batches and threads: what indexing may reach
+    towers    open_clip's own tower in plain torch, fed the same way, one batch after the other
+    usual     one process: PyAV reads every picture, open_clip's PIL preprocessing, its tower, batch by batch
+Seconds without loading the model; that is printed apart. `--videos` takes so many, spread over the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8]
+BATCH = 16
+ENOUGH_S = 12.0  # the ways without decoding go on for so long
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--videos", type=int)
+    parser.add_argument("--fps", type=float, default=2.0)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(WAYS[options.way](options)))
+        return
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ("index", "encoder", "towers", "usual")}
+    for _ in range(options.rounds):
+        for way, results in found.items():
+            results.append(run(way))
+    index = [r["frames"] / r["seconds"] for r in found["index"]]
+    print(
+        f"{found['index'][0]['frames']} frames, model {options.model}, {options.rounds} rounds taking turns"
+    )
+    print(
+        f"{'':9}{'frames/s: median':>18}{'min':>8}{'max':>8}{'index is so many times it':>28}{'loading s':>11}"
+    )
+    for way, results in found.items():
+        rates = [r["frames"] / r["seconds"] for r in results]
+        ratios = [mine / other for mine, other in zip(index, rates, strict=True)]
+        spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        load = statistics.median(r["load"] for r in results)
+        print(
+            f"{way:9}{statistics.median(rates):18.1f}{min(rates):8.1f}{max(rates):8.1f}{spread:>28}{load:11.1f}"
+        )
+    profile = run("profile")
+    frames = profile.pop("frames")
+    print(f"\nCPU ms a frame{'share':>20}")
+    for stage, seconds in profile.items():
+        print(f"{stage:18}{1000 * seconds / frames:8.2f}{seconds / sum(profile.values()):8.0%}")
+
+
+def run(way: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.indexing", *sys.argv[1:], "--way", way]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def index(options: argparse.Namespace) -> dict[str, Any]:
+    from vsearch.indexer.run import IndexOptions, index_videos
+
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        how = IndexOptions(model=options.model, fps=options.fps, batch_size=BATCH)
+        done = index_videos(Path(folder) / "library", videos(options), how, lambda progress: None)
+    whole = time.perf_counter() - begin
+    return {"frames": done.frames, "seconds": done.seconds, "load": whole - done.seconds}
+
+
+def encoder(options: argparse.Namespace) -> dict[str, Any]:
+    from vsearch.indexer.encoding import Lanes, keep_freed_memory
+
+    keep_freed_memory()
+    backbone, load = loaded(options.model)
+    batches = some_batches(options, backbone.preprocess)
+    with Lanes(backbone) as lanes:
+        for future in [lanes.submit(batch) for batch in batches[:4]]:
+            future.result()
+        begin = time.perf_counter()
+        futures = []
+        while time.perf_counter() - begin < ENOUGH_S:
+            futures.append(lanes.submit(batches[len(futures) % len(batches)]))
+        frames = sum(len(future.result()) for future in futures)
+    return {"frames": frames, "seconds": time.perf_counter() - begin, "load": load}
+
+
+def towers(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    backbone, load = loaded(options.model)
+    pre = backbone.preprocess
+    mean, std = torch.tensor(pre.mean).view(3, 1, 1), torch.tensor(pre.std).view(3, 1, 1)
+    pixels = []
+    for batch in some_batches(options, pre)[:4]:
+        pixels.append((torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous().float() / 255 - mean) / std)
+    frames = 0
+    with torch.inference_mode():
+        backbone.clip.encode_image(pixels[0])
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < ENOUGH_S:
+            frames += len(backbone.clip.encode_image(pixels[frames // BATCH % len(pixels)]))
+    return {"frames": frames, "seconds": time.perf_counter() - begin, "load": load}
+
+
+def usual(options: argparse.Namespace) -> dict[str, Any]:
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    backbone, load = loaded(options.model)
+    pre = backbone.preprocess
+    how = PreprocessCfg(
+        size=pre.size,
+        mean=pre.mean,
+        std=pre.std,
+        interpolation=pre.interpolation,
+        resize_mode=pre.resize_mode,
+    )
+    preprocess: Any = image_transform_v2(how, is_train=False)
+    assert open_clip
+    frames = 0
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        for path in videos(options):
+            batch: list[Any] = []
+            for picture in sampled(path, options.fps):
+                batch.append(preprocess(picture))
+                if len(batch) == BATCH:
+                    frames += len(backbone.clip.encode_image(torch.stack(batch)).numpy())
+                    batch = []
+            if batch:
+                frames += len(backbone.clip.encode_image(torch.stack(batch)).numpy())
+    return {"frames": frames, "seconds": time.perf_counter() - begin, "load": load}
+
+
+def profile(options: argparse.Namespace) -> dict[str, float]:
+    """CPU seconds by stage: from one indexing run, and decoding once more in this process to split it."""
+    from vsearch.indexer import run as indexing
+    from vsearch.models.backbone import Backbone
+
+    spent: Counter[str] = Counter()
+    frames_of_children = decode_parts(options, spent)
+    timed(Backbone, "encode_frames", "encode", spent)
+    timed(indexing._Run, "_record", "store", spent)
+    timed(indexing._Run, "_publish", "publish", spent)
+    timed(indexing._Run, "_plan", "load, plan", spent)
+    before = cpu_s(resource.RUSAGE_SELF), cpu_s(resource.RUSAGE_CHILDREN)
+    frames = index(options)["frames"]
+    own, children = cpu_s(resource.RUSAGE_SELF) - before[0], cpu_s(resource.RUSAGE_CHILDREN) - before[1]
+    assert frames == frames_of_children
+    named = {
+        stage: spent[stage] for stage in ("decode", "scale, convert", "poster", "encode", "store", "publish")
+    }
+    decoding = spent["decode"] + spent["scale, convert"] + spent["poster"]
+    named["hand-over, rest"] = own - sum(spent[s] for s in ("encode", "store", "publish", "load, plan"))
+    named["hand-over, rest"] += children - decoding
+    return {"frames": frames, **named}
+
+
+def decode_parts(options: argparse.Namespace, spent: Counter[str]) -> int:
+    import av.logging
+
+    from vsearch.errors import MediaError
+    from vsearch.indexer import decode_pyav
+    from vsearch.indexer.decode import DecodeOptions, decode
+
+    class Nowhere:
+        frames = 0
+
+        def info(self, info: Any) -> None: ...
+        def progress(self, time_ms: int) -> None: ...
+        def poster(self, jpeg: bytes) -> None: ...
+        def frame(self, time_ms: int, image: Any) -> None:
+            self.frames += 1
+
+    av.logging.set_level(av.logging.PANIC)
+    timed(decode_pyav, "render", "scale, convert", spent)
+    timed(decode_pyav, "render_poster", "poster", spent)
+    sink = Nowhere()
+    begin = time.thread_time()
+    for path in videos(options):
+        try:
+            decode(path, DecodeOptions(fps=options.fps), sink)
+        except MediaError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+    spent["decode"] = time.thread_time() - begin - spent["scale, convert"] - spent["poster"]
+    return sink.frames
+
+
+def timed(owner: Any, name: str, stage: str, spent: Counter[str]) -> None:
+    call: Callable[..., Any] = getattr(owner, name)
+
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        begin = time.thread_time()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            spent[stage] += time.thread_time() - begin  # type: ignore[assignment]
+
+    setattr(owner, name, measured)
+
+
+def cpu_s(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def videos(options: argparse.Namespace) -> list[Path]:
+    from vsearch.indexer.discover import find_videos
+
+    found = [file.path.resolve() for file in find_videos([options.folder], lambda path, why: None)]
+    count = min(options.videos or len(found), len(found))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def loaded(model: str) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    from vsearch.models import load_backbone
+
+    return load_backbone(model, "cpu"), time.perf_counter() - begin
+
+
+def some_batches(options: argparse.Namespace, pre: Any) -> list[Frames]:
+    """Sixteen whole batches of the first videos' frames, repeated where there are fewer."""
+    import torchvision.transforms.functional as F
+
+    pictures: list[Frames] = []
+    for path in videos(options):
+        for picture in sampled(path, options.fps):
+            pictures.append(np.asarray(F.center_crop(F.resize(picture, pre.size), [pre.size, pre.size])))
+        if len(pictures) >= 16 * BATCH:
+            break
+    while len(pictures) < BATCH:
+        pictures += pictures
+    whole = min(16, len(pictures) // BATCH)
+    return [np.stack(pictures[i * BATCH : (i + 1) * BATCH]) for i in range(whole)]
+
+
+def sampled(path: Path, fps: float) -> Iterator[Any]:
+    """PIL pictures, every 1 / fps seconds, with one reader from the first picture to the last."""
+    import av
+
+    with av.open(str(path)) as container:
+        target = None
+        for frame in container.decode(video=0):
+            now = frame.time if frame.time is not None else 0.0
+            target = now if target is None else target
+            if now >= target:
+                target += 1 / fps
+                yield frame.to_image()
+
+
+WAYS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "index": index, "encoder": encoder, "towers": towers, "usual": usual, "profile": profile,
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
