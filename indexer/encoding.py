@@ -42,6 +42,7 @@ class Lanes:
         import torch
 
         self._backbone = backbone
+        backbone.arrange()
         self._threads = torch.get_num_threads()
         count = min(_MAX_LANES, self._threads) if backbone.device == "cpu" else 1
         self._room = threading.Semaphore(2 * count)

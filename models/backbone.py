@@ -82,7 +82,7 @@ class Backbone:
             pixels = torch.from_numpy(frames).to(self.device)
             # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
             x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
-            return self._image_side().encode_image(x).float().cpu().numpy()  # type: ignore[operator]
+            return self._image_side().encode_image(x).float().cpu().numpy()
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32, not normalised. Sentences over the context length are cut."""
@@ -92,17 +92,30 @@ class Backbone:
             tokens = self.tokenizer(list(texts)).to(self.device)  # (N, 77)
             return self.clip.encode_text(tokens).float().cpu().numpy()  # type: ignore[operator]
 
-    def _image_side(self) -> torch.nn.Module:
-        """What encodes frames: on the CPU a faster arrangement of the same weights, made when first needed."""
-        if self.device != "cpu":
+    def arrange(self) -> None:
+        """Before encoding many frames: on the CPU, make a faster arrangement of the image side (`cpu_tower`).
+
+        It takes as long as some dozens of frames, so single pictures do without.
+        """
+        if self.device == "cpu" and self._arranged is None:
+            self._arrange()
+
+    def _image_side(self) -> Any:
+        """What encodes frames."""
+        if self._arranged is None:
             return self.clip
-        from vsearch.models.cpu_tower import for_cpu, weights_version
+        from vsearch.models.cpu_tower import weights_version
 
         with self._arranging:
-            version = weights_version(self.clip.visual)  # type: ignore[arg-type]
-            if self._arranged is None or self._arranged[0] != version:
-                self._arranged = version, for_cpu(self.clip, self.preprocess.size)
+            if self._arranged[0] != weights_version(self.clip.visual):  # type: ignore[arg-type]
+                self._arrange()
             return self._arranged[1]
+
+    def _arrange(self) -> None:
+        from vsearch.models.cpu_tower import for_cpu, weights_version
+
+        version = weights_version(self.clip.visual)  # type: ignore[arg-type]
+        self._arranged = version, for_cpu(self.clip, self.preprocess.size)
 
     def _precision(self) -> AbstractContextManager[Any]:
         import torch

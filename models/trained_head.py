@@ -96,6 +96,9 @@ class TunedBackbone(Backbone):
         self.frames_together = _together(card)
         self._model = model
 
+    def arrange(self) -> None:
+        """Its towers run as they are."""
+
     def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(N, S, S, 3) uint8 RGB in order of time -> (N, D) float32; each run of `frames_together` is one clip."""
         import torch

@@ -40,9 +40,10 @@ def pictures(size: int, count: int = 5) -> np.ndarray:
 def of(clip: Any) -> Backbone:
     import open_clip
 
-    return Backbone(
-        "small", clip, open_clip.SimpleTokenizer(), Preprocess(64, (0.5,) * 3, (0.25,) * 3), "cpu"
-    )
+    pre = Preprocess(64, (0.5,) * 3, (0.25,) * 3)
+    backbone = Backbone("small", clip, open_clip.SimpleTokenizer(), pre, "cpu")
+    backbone.arrange()
+    return backbone
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -58,6 +59,7 @@ def left(backbone: Backbone, kind: type[nn.Module]) -> int:
 
 def test_the_built_in_tower_gives_open_clips_vectors_without_its_norms() -> None:
     mini = load_backbone("mini", "cpu")
+    mini.arrange()
     frames = pictures(224)
     assert_same(mini.encode_frames(frames), plain_vectors(mini, frames))
     assert left(mini, nn.BatchNorm2d) == 0

@@ -29,6 +29,8 @@ class Slow:
         self.most_at_once = self._now = 0
         self._lock = threading.Lock()
 
+    def arrange(self) -> None: ...
+
     def encode_frames(self, frames: np.ndarray) -> np.ndarray:
         with self._lock:
             self._now += 1
