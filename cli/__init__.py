@@ -2,48 +2,59 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Annotated
 
 import typer
 
 import vsearch
-from vsearch.cli.adopt import adopt
-from vsearch.cli.bench import bench
-from vsearch.cli.classify import classify
-from vsearch.cli.clip import clip
-from vsearch.cli.doctor import doctor
-from vsearch.cli.eval import evaluate
-from vsearch.cli.forget import forget
-from vsearch.cli.index import index
-from vsearch.cli.localize import localize
-from vsearch.cli.ls import info, ls
-from vsearch.cli.models import models
-from vsearch.cli.query import query
-from vsearch.cli.serve import serve
-from vsearch.cli.similar import similar
-from vsearch.cli.status import status
-from vsearch.cli.train import train
-from vsearch.cli.train_proposals import train_proposals
-from vsearch.cli.verify import verify
 
-app = typer.Typer(
-    name="vsearch",
-    help="Find the moment in your videos that a sentence describes.\n\n"
-    'Start: `vsearch index FOLDER`, then `vsearch query "a dog running on grass"`.',
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for function in (index, query, similar, clip, localize, classify, status, ls, info, forget, verify, doctor):
-    app.command()(function)
-app.command()(serve)
-app.command("web", hidden=True)(serve)
-app.command()(bench)
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(adopt)
-app.command("train-proposals")(train_proposals)
-app.add_typer(models, name="models")
+# verb: module and function, in the order of the help; only the verb asked for is loaded
+VERBS = {
+    "index": "index:index",
+    "query": "query:query",
+    "similar": "similar:similar",
+    "clip": "clip:clip",
+    "localize": "localize:localize",
+    "classify": "classify:classify",
+    "status": "status:status",
+    "ls": "ls:ls",
+    "info": "ls:info",
+    "forget": "forget:forget",
+    "verify": "verify:verify",
+    "doctor": "doctor:doctor",
+    "serve": "serve:serve",
+    "web": "serve:serve",
+    "bench": "bench:bench",
+    "train": "train:train",
+    "eval": "eval:evaluate",
+    "adopt": "adopt:adopt",
+    "train-proposals": "train_proposals:train_proposals",
+    "models": "models:models",
+}
+_HIDDEN = {"web"}
+
+
+def command_line(*verbs: str) -> typer.Typer:
+    """The command with these verbs."""
+    app = typer.Typer(
+        name="vsearch",
+        help="Find the moment in your videos that a sentence describes.\n\n"
+        'Start: `vsearch index FOLDER`, then `vsearch query "a dog running on grass"`.',
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for verb in verbs:
+        module, _, name = VERBS[verb].partition(":")
+        found = getattr(importlib.import_module(f"vsearch.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=verb)
+        else:
+            app.command(verb, hidden=verb in _HIDDEN)(found)
+    return app
 
 
 def _version(asked: bool) -> None:
@@ -52,7 +63,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -62,4 +72,5 @@ def _options(
 
 
 def main() -> None:
-    app()
+    asked = sys.argv[1:2]
+    command_line(*(asked if asked and asked[0] in VERBS else VERBS))()

@@ -14,7 +14,7 @@ MEANING = {
     "usual": "the whole model loaded through open_clip, one sentence encoded, nothing searched",
     "cold": "a new sentence, nothing loaded before",
     "warm": "a new sentence, a helper running",
-    "cached": "a sentence asked before",
+    "cached": "a sentence asked before, no helper",
 }
 
 
@@ -25,12 +25,12 @@ def bench(
     library: LibraryOption = None,
 ) -> None:
     """Time queries of this library, whole processes on the CPU, beside loading the whole model for each."""
-    from vsearch.library import Library, find_library
+    from vsearch.library import find_library, open_reading
     from vsearch.retriever import live_encoder
     from vsearch.retriever.bench import time_queries
 
-    path = find_library(library)
-    with Library.open(path) as opened:
+    path = find_library(library).resolve()
+    with open_reading(path) as opened:
         live = live_encoder(opened)
     note(
         f"{live.spec['model']}, {os.cpu_count()} cores; the figures are ratios when other programs are at work"

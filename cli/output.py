@@ -60,14 +60,11 @@ def hit_record(hit: Hit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def remember(library: Library, answer: Answer) -> None:
-    """Keep the hits, so that `vsearch clip 1` knows what 1 was."""
-    library.remember("last_hits", json.dumps([[h.path, h.start_ms, h.end_ms] for h in answer.hits]))
-
-
 def recall(library: Library, rank: int) -> tuple[str, int, int]:
     """Path, start and end (ms) of a hit of the last query. Raises VsearchError."""
-    hits = json.loads(library.recall("last_hits") or "[]")
+    from vsearch.retriever.question import LAST_HITS
+
+    hits = json.loads(library.recall(LAST_HITS) or "[]")
     if not 1 <= rank <= len(hits):
         raise VsearchError(
             f"the last query showed no hit number {rank}; give a rank that it showed, or a video"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vsearch.cli import output
 from vsearch.cli.common import EXIT_NOTHING, DeviceOption, JsonOption, LibraryOption, note, verb
+
+if TYPE_CHECKING:
+    from vsearch.retriever import Answer
+    from vsearch.retriever.question import Question
 
 
 @verb
@@ -43,29 +48,36 @@ def query(
 
     Exit code 0 when something was found, 1 when nothing (confident) was found.
     """
-    from vsearch.library import Library, find_library
-    from vsearch.retriever import live_encoder, search
-    from vsearch.retriever.helper import HelpedEncoder, start
+    from vsearch.library.location import absolute, find_library
+    from vsearch.retriever.helper import Asked, ask, start
+    from vsearch.retriever.question import Question
 
-    encoder = None
-    with Library.open(find_library(library)) as opened:
-        if within is None:
-            encoder = HelpedEncoder(live_encoder(opened), device) if helper else None
-            answer = search(opened, text, number=number, threshold=threshold, encoder=encoder, device=device)
-        else:
-            from vsearch.retriever.actions import search_in
-
-            video = opened.find_video(within)
-            answer = search_in(opened, video, text, number=number, threshold=threshold, device=device)
-        output.remember(opened, answer)
     fmt = output.chosen_format(as_json=as_json, jsonl=jsonl, csv=csv, paths=paths, null=null)
+    place = find_library(library).expanduser().resolve()
+    within_path = None if within is None else str(absolute(within))
+    question = Question(str(place), text, number, threshold, within, within_path)
+    asked = ask(question, device) if helper else Asked(None, running=False)
+    answer, loaded = (asked.answer, False) if asked.answer else _answer_alone(place, question, device)
     output.print_hits(answer, fmt)
-    if encoder is not None and encoder.worked_alone:
+    if helper and not asked.running:
         sys.stdout.flush()  # the answer first
-        start(encoder.live, device)
+        start(place, device, encoder=loaded)
     if not answer.hits:
         note("nothing found" if threshold is None else f"nothing found that scores {threshold} or more")
         raise typer.Exit(EXIT_NOTHING)
     if not answer.confident:
         note("no confident match: probably not in this library; the nearest moments are shown")
         raise typer.Exit(EXIT_NOTHING)
+
+
+def _answer_alone(place: Path, question: Question, device: str) -> tuple[Answer, bool]:
+    """The answer, and whether the model was needed."""
+    from vsearch.library import open_reading
+    from vsearch.retriever import live_encoder
+    from vsearch.retriever.question import OwnEncoder, answer, remember
+
+    with open_reading(place) as library:
+        encoder = OwnEncoder(live_encoder(library), device)
+        given = answer(library, question, encoder=encoder, device=device)
+        remember(library, given)
+    return given, encoder.loaded is not None

@@ -22,15 +22,16 @@ def similar(
     library: LibraryOption = None,
 ) -> None:
     """Find moments that look like what VIDEO shows at TIME."""
-    from vsearch.library import Library, find_library
+    from vsearch.library import find_library, open_reading
     from vsearch.retriever import search_similar
+    from vsearch.retriever.question import remember
 
     video, at, time = moment.rpartition("@")
     if not at:
         raise VsearchError(f"write VIDEO@TIME, such as {moment}@1:35")
-    with Library.open(find_library(library)) as opened:
+    with open_reading(find_library(library)) as opened:
         answer = search_similar(opened, opened.find_video(video), parse_time(time), number=number)
-        output.remember(opened, answer)
+        remember(opened, answer)
     output.print_hits(answer, output.chosen_format(as_json=as_json, jsonl=jsonl))
     if not answer.hits:
         note("nothing found")

@@ -10,34 +10,34 @@ library/
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from vsearch.library.frames import FrameStore
-from vsearch.library.location import find_library
-from vsearch.library.planning import Job, Plan, Scan
-from vsearch.library.reading import Reading
-from vsearch.library.records import (
-    FAILED,
-    INDEXED,
-    MISSING,
-    PARTIAL,
-    EncoderInfo,
-    FoundFile,
-    FrameSet,
-    FrameSetInfo,
-    Generation,
-    MediaInfo,
-    Moment,
-    NewMoment,
-    Recorded,
-    StoredFrames,
-    Summary,
-    Video,
-)
-
 if TYPE_CHECKING:
+    from vsearch.library.frames import FrameStore
     from vsearch.library.library import Library
-    from vsearch.library.reader import open_reading
+    from vsearch.library.location import find_library
+    from vsearch.library.planning import Job, Plan, Scan
+    from vsearch.library.reader import open_reader, open_reading
+    from vsearch.library.reading import Reading
+    from vsearch.library.records import (
+        FAILED,
+        INDEXED,
+        MISSING,
+        PARTIAL,
+        EncoderInfo,
+        FoundFile,
+        FrameSet,
+        FrameSetInfo,
+        Generation,
+        MediaInfo,
+        Moment,
+        NewMoment,
+        Recorded,
+        StoredFrames,
+        Summary,
+        Video,
+    )
 
 __all__ = [
     "FAILED",
@@ -63,18 +63,24 @@ __all__ = [
     "Summary",
     "Video",
     "find_library",
+    "open_reader",
     "open_reading",
 ]
+_PLACES = {
+    "frames": ["FrameStore"],
+    "library": ["Library"],
+    "location": ["find_library"],
+    "planning": ["Job", "Plan", "Scan"],
+    "reader": ["open_reader", "open_reading"],
+    "reading": ["Reading"],
+}
+_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """What loads a database driver comes at its first use."""
-    if name == "Library":
-        from vsearch.library.library import Library
-
-        return Library
-    if name == "open_reading":
-        from vsearch.library.reader import open_reading
-
-        return open_reading
-    raise AttributeError(f"module 'vsearch.library' has no attribute {name!r}")
+    """Each name comes at its first use: a query must not wait for what only indexing needs."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vsearch.library' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"vsearch.library.{_PLACE_OF.get(name, 'records')}"), name)
+    globals()[name] = found
+    return found

@@ -37,6 +37,11 @@ def find_library(option: Path | None = None) -> Path:
     return Path(platformdirs.user_data_dir("vsearch", appauthor=False)) / "library"
 
 
+def absolute(text: str) -> Path:
+    """What a path given by a person means here."""
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
 def network_filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str | None:
     """The kind of network file system under `path` ("nfs4"), or None on a local disk or where unknown."""
     try:

@@ -20,13 +20,19 @@ def open_reading(path: Path) -> Reading:
 
     Raises LibraryError as `Library.open` does.
     """
-    path = path.expanduser().resolve()
-    connection = _connected(path / CATALOGUE)
-    if connection is not None:
-        return Reader(path, connection)
+    reader = open_reader(path)
+    if reader is not None:
+        return reader
     from vsearch.library.library import Library
 
     return Library.open(path)
+
+
+def open_reader(path: Path) -> Reader | None:
+    """The same, where nothing is out of the ordinary."""
+    path = path.expanduser().resolve()
+    connection = _connected(path / CATALOGUE)
+    return None if connection is None else Reader(path, connection)
 
 
 class Reader(Reading):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vsearch.errors import LibraryError
 from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, damaged, open_index, part_files
+from vsearch.library.location import absolute
 from vsearch.library.records import (
     PRESENT,
     EncoderInfo,
@@ -202,8 +203,8 @@ class Reading(ABC):
         except LibraryError as error:
             _log.debug("query vector not cached: %s", error)
 
-    def remember(self, key: str, value: str, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
-        """Keep a short text between commands; like the text cache, never a reason to fail."""
+    def remember(self, key: str, value: str, patience_ms: int = BUSY_TIMEOUT_MS) -> bool:
+        """Keep a short text between commands; like the text cache, never a reason to fail. Whether it is kept."""
         try:
             with self._noting(patience_ms) as ask:
                 ask(
@@ -214,6 +215,8 @@ class Reading(ABC):
                 )
         except LibraryError as error:
             _log.debug("%s not remembered: %s", key, error)
+            return False
+        return True
 
     def recall(self, key: str) -> str | None:
         with self._asking() as ask:
@@ -242,11 +245,6 @@ def videos(ask: Ask, folders: RootFolders, states: Sequence[str] = ()) -> list[V
     else:
         rows = _rows(ask, _VIDEO, "FROM videos t")
     return _in_path_order(to_video(row, folders) for row in rows)
-
-
-def absolute(text: str) -> Path:
-    """What a path given by a person means here."""
-    return Path(os.path.abspath(os.path.expanduser(text)))
 
 
 def pick(known: Sequence[Video], text: str, path: Path) -> Video:

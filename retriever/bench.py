@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vsearch.errors import VsearchError
 from vsearch.retriever.helper import ask, start
+from vsearch.retriever.question import Question
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo
@@ -30,12 +31,12 @@ def time_queries(library: Path, live: EncoderInfo, rounds: int) -> dict[str, lis
     usual   the whole model loaded through open_clip, one sentence encoded; no library, no search
     cold    `vsearch query` of a new sentence, alone
     warm    `vsearch query` of a new sentence, a helper running; absent where helpers are off or cannot be
-    cached  `vsearch query` of a sentence asked before, alone
+    cached  `vsearch query` of a sentence asked before, alone: no helper, no model
 
     Raises VsearchError when a query fails.
     """
-    helper = start(live, "cpu", _LOADING_S)
-    warm = helper is not None and _answers(live)
+    helper = start(library, "cpu", idle_s=_LOADING_S)
+    warm = helper is not None and _answers(library)
     taken: dict[str, list[float]] = {way: [] for way in (USUAL, COLD, WARM, CACHED) if warm or way != WARM}
     try:
         for _ in range(rounds):
@@ -68,10 +69,11 @@ def _timed(command: list[str], given: str = "") -> float:
     return wall
 
 
-def _answers(live: EncoderInfo) -> bool:
+def _answers(library: Path) -> bool:
     """Wait for the helper to have loaded."""
     deadline = time.monotonic() + _LOADING_S
-    while ask(live, ["a"], "cpu") is None:
+    question = Question(str(library), f"bench {secrets.token_hex(6)}", 1)
+    while ask(question, "cpu").answer is None:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)

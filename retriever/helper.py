@@ -1,10 +1,12 @@
-"""The query helper, asked: a process of the same user that keeps a text encoder loaded between queries.
+"""The query helper, asked: a process of the same user that answers queries with everything loaded.
 
-`HelpedEncoder` asks it for the vector of a sentence and does the work itself when nobody answers; `start` leaves a
-helper behind for the next query (see helper_process.py). They talk over a Unix socket (0600) in a folder of the
-user's own (0700); each side checks that the other is the same user. A frame is a length (4 bytes, big-endian) and
-that many bytes: the question a JSON list of sentences, the answer rows and columns (4 bytes each, big-endian), then
-float32 in little-endian. Without Unix sockets, or switched off, every query does the work itself.
+`ask` puts a question to it; when nobody answers, the query does the work itself, to the same answer, and `start`
+leaves a helper behind for the next one (see helper_process.py). They talk over a Unix socket (0600) in a folder of the
+user's own (0700); each side checks that the other is the same user. A message is a length (4 bytes, big-endian) and
+that many bytes of JSON: a question (question.py), then an answer (answer.py) or null when the helper leaves it to the
+query. Without Unix sockets, or switched off, every query does the work itself.
+
+Nothing heavy is imported here: a query that the helper answers starts without NumPy, SQL, FAISS or torch.
 """
 
 from __future__ import annotations
@@ -15,48 +17,31 @@ import os
 import socket
 import stat
 import struct
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 import vsearch
+from vsearch.retriever.answer import Answer
+from vsearch.retriever.question import Question
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo
-    from vsearch.models import TextEncoder
+    import subprocess
 
 SWITCH = "VSEARCH_HELPER"  # 0: never ask nor start one
 IDLE_S = 600.0
-PATIENCE_S = 3.0  # a sentence takes milliseconds; whoever takes longer is not asked again
+PATIENCE_S = 3.0  # an answer takes milliseconds; whoever takes longer is not waited for
 MOST_BYTES = 1 << 16  # of a question
-MOST_TEXTS = 64
+MOST_ANSWER_BYTES = 1 << 26
 _LONGEST_PATH = 100  # bytes; the system's limit is 104 to 108
+_ROOMS = ("cli", "library", "models", "retriever")
 
 
-class HelpedEncoder:
-    """The library's encoder for sentences: the helper's when one runs, else our own, loaded when first needed."""
+class Asked(NamedTuple):
+    """What became of a question. `answer` None: do the work yourself. `running`: whether there is a helper."""
 
-    def __init__(self, live: EncoderInfo, device: str = "auto") -> None:
-        self.identity = live.identity
-        self.worked_alone = False  # a helper would have been of use
-        self.live, self._device = live, device
-        self._own: TextEncoder | None = None
-
-    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """N sentences -> (N, D) float32 unit vectors. Raises ModelError when the encoder cannot be had."""
-        found = None if self._own is not None else ask(self.live, texts, self._device)
-        if found is not None:
-            return found
-        from vsearch.retriever.searching import text_encoder
-
-        self.worked_alone = True
-        self._own = text_encoder(self.live, self._own, self._device)
-        return self._own.embed_texts(texts)
+    answer: Answer | None
+    running: bool
 
 
 def enabled() -> bool:
@@ -64,42 +49,54 @@ def enabled() -> bool:
     return hasattr(socket, "AF_UNIX") and os.name == "posix" and os.environ.get(SWITCH, "1") != "0"
 
 
-def ask(live: EncoderInfo, texts: Sequence[str], device: str = "auto") -> npt.NDArray[np.float32] | None:
-    """(N, D) float32 unit vectors from the helper of that encoder; None when there is none, or not a sound one."""
-    address = address_of(live.identity, device)
-    question = json.dumps(list(texts)).encode()
-    if address is None or len(question) > MOST_BYTES or len(texts) > MOST_TEXTS:
-        return None
+def ask(question: Question, device: str = "auto") -> Asked:
+    """Put a question to the helper, if there is one."""
+    address = address_of(device)
+    message = question.to_json().encode()
+    if address is None or len(message) > MOST_BYTES:
+        return Asked(None, False)
+    running = False
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
             line.settimeout(PATIENCE_S)
             line.connect(str(address))
             if not same_user(line):
-                return None
-            line.sendall(struct.pack(">I", len(question)) + question)
-            rows, columns = struct.unpack(">II", receive(line, 8))
-            if rows != len(texts) or not 0 < columns <= 1 << 16:
-                return None
-            vectors = np.frombuffer(receive(line, rows * columns * 4), "<f4").astype(np.float32)
-    except OSError:  # nobody there, gone, or too slow
-        return None
-    return vectors.reshape(rows, columns) if np.isfinite(vectors).all() else None
+                return Asked(None, False)
+            running = True
+            send(line, message)
+            reply = receive(line, MOST_ANSWER_BYTES)
+        return Asked(None if reply == b"null" else Answer.from_json(reply), True)
+    except TimeoutError:
+        return Asked(None, running)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # nobody there, gone, or talking nonsense
+        return Asked(None, False)
 
 
-def start(live: EncoderInfo, device: str = "auto", idle_s: float = IDLE_S) -> subprocess.Popen[bytes] | None:
-    """Leave a helper behind that loads this encoder and ends by itself after `idle_s` without a question.
+def start(
+    library: Path, device: str = "auto", *, encoder: bool = True, idle_s: float = IDLE_S
+) -> subprocess.Popen[bytes] | None:
+    """Leave a helper behind that opens this library and ends by itself after `idle_s` without a question.
 
     It has a session of its own, so neither Ctrl-C nor the closing of the terminal reaches it, and holds none of our
-    files. When one runs already, the new one ends at once. None when helpers are off or cannot be.
+    files. When one runs already, the new one ends at once. `encoder`: whether to load the library's encoder before the
+    first question, however long that takes. None when helpers are off or cannot be.
     """
-    address = address_of(live.identity, device)
+    address = address_of(device)
     if address is None:
         return None
+    import subprocess
+
     order = {
         "address": str(address),
-        "identity": live.identity,
-        "spec": live.spec,
+        "library": str(library),
         "device": device,
+        "encoder": encoder,
         "idle_s": idle_s,
     }
     try:
@@ -117,12 +114,12 @@ def start(live: EncoderInfo, device: str = "auto", idle_s: float = IDLE_S) -> su
     return process
 
 
-def address_of(identity: str, device: str) -> Path | None:
-    """Where the helper of this encoder, device and version listens; None when helpers are off or cannot be."""
+def address_of(device: str) -> Path | None:
+    """Where the helper of this version, device and Python listens; None when helpers are off or cannot be."""
     folder = _private_folder() if enabled() else None
     if folder is None:
         return None
-    key = json.dumps([vsearch.__version__, identity, device, sys.executable])
+    key = json.dumps([vsearch.__version__, _installed(), device, sys.executable, sys.getfilesystemencoding()])
     path = folder / f"{hashlib.blake2b(key.encode(), digest_size=10).hexdigest()}.sock"
     return path if len(os.fsencode(path)) <= _LONGEST_PATH else None
 
@@ -137,8 +134,19 @@ def same_user(line: socket.socket) -> bool:
     return bool(uid == os.geteuid())
 
 
-def receive(line: socket.socket, count: int) -> bytes:
-    """Exactly `count` bytes. Raises OSError when the other end closes before."""
+def send(line: socket.socket, message: bytes) -> None:
+    line.sendall(struct.pack(">I", len(message)) + message)
+
+
+def receive(line: socket.socket, most: int) -> bytes:
+    """One message of at most `most` bytes. Raises OSError when it is longer, or the other end closes before its end."""
+    (length,) = struct.unpack(">I", _exactly(line, 4))
+    if length > most:
+        raise OSError("the message is too long")
+    return _exactly(line, length)
+
+
+def _exactly(line: socket.socket, count: int) -> bytes:
     parts = []
     while count:
         part = line.recv(min(count, 1 << 16))
@@ -149,14 +157,20 @@ def receive(line: socket.socket, count: int) -> bytes:
     return b"".join(parts)
 
 
+def _installed() -> list[int]:
+    """When these folders were last written to: an upgrade must not be answered by the code that it replaced."""
+    here = Path(__file__).resolve().parent.parent
+    return [(here / room).stat().st_mtime_ns for room in _ROOMS]
+
+
 def _private_folder() -> Path | None:
     """The user's own folder for sockets, made if need be; None when it is open to others."""
-    import platformdirs
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if not base:
+        import platformdirs
 
-    folder = Path(
-        os.environ.get("XDG_RUNTIME_DIR") or platformdirs.user_cache_dir("vsearch", appauthor=False)
-    )
-    folder = folder / "vsearch-helper"
+        base = platformdirs.user_cache_dir("vsearch", appauthor=False)
+    folder = Path(base) / "vsearch-helper"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()

@@ -1,8 +1,8 @@
 """The query helper itself: `python -m vsearch.retriever.helper_process`, its order (JSON) on standard input.
 
 Only the holder of the lock beside the socket may take the address, so of two that start at once one ends, and a
-socket that a killed helper left is replaced. It listens when the encoder is loaded and found to be the right one:
-until then, and whenever anything is wrong, queries do their own work.
+socket that a killed helper left is replaced. It listens when the library asked last is open; until then, and whenever
+anything is wrong, queries do their own work and say what it is.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import fcntl
 import json
 import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vsearch.errors import VsearchError
-from vsearch.retriever.helper import MOST_BYTES, MOST_TEXTS, receive, same_user
+from vsearch.retriever.helper import MOST_ANSWER_BYTES, MOST_BYTES, receive, same_user, send
+from vsearch.retriever.question import Question
 
 if TYPE_CHECKING:
-    from vsearch.models import TextEncoder
+    from vsearch.retriever.librarian import Librarian
 
 _PATIENCE_S = 2.0  # with one caller; the others wait that long at most
 _BACKLOG = 8
@@ -33,63 +32,60 @@ def main() -> None:
     order = json.load(sys.stdin)
     address = Path(order["address"])
     with _sole_holder(address) as alone:
-        encoder = _load(order) if alone else None
-        if encoder is not None:
-            os.chdir("/")  # keep no folder of the user's busy
+        if not alone:
+            return
+        from vsearch.retriever.librarian import Librarian
+
+        os.chdir("/")  # keep no folder of the user's busy
+        librarian = Librarian(order["device"])
+        if librarian.prepare(Path(order["library"]), encoder=order["encoder"]):
             with _listening(address) as door:
-                _serve(door, encoder, order["idle_s"])
+                _serve(door, librarian, order["idle_s"])
 
 
-def _load(order: dict[str, Any]) -> TextEncoder | None:
-    from vsearch.models import load_encoder
-    from vsearch.models.quick_text import load_quick_encoder
-
-    found: TextEncoder | None = None
-    try:
-        if order["device"] in ("auto", "cpu"):
-            found = load_quick_encoder(order["spec"])
-        if found is None or found.identity != order["identity"]:
-            found = load_encoder(order["spec"], order["device"])
-    except VsearchError:
-        return None  # the query that works alone says what is wrong
-    return found if found.identity == order["identity"] else None
-
-
-def _serve(door: socket.socket, encoder: TextEncoder, idle_s: float) -> None:
+def _serve(door: socket.socket, librarian: Librarian, idle_s: float) -> None:
     """Answer one caller after the other until nobody has asked for `idle_s`."""
     until = time.monotonic() + idle_s
     while (left := until - time.monotonic()) > 0:
-        door.settimeout(left)
+        door.settimeout(min(left, librarian.tidy()))
         try:
             line, _ = door.accept()
         except TimeoutError:
-            return
+            continue
         with line:
-            if _answer(line, encoder):
-                until = time.monotonic() + idle_s
+            sound = _answer(line, librarian)
+        if sound:
+            librarian.load_wanted()
+            until = time.monotonic() + idle_s
 
 
-def _answer(line: socket.socket, encoder: TextEncoder) -> bool:
+def _answer(line: socket.socket, librarian: Librarian) -> bool:
     """Whether it was a sound question of our own user's; anything else is hung up on."""
     line.settimeout(_PATIENCE_S)
     try:
         if not same_user(line):
             return False
-        (length,) = struct.unpack(">I", receive(line, 4))
-        if length > MOST_BYTES:
-            return False
-        texts = json.loads(receive(line, length))
-        if (
-            not isinstance(texts, list)
-            or not 0 < len(texts) <= MOST_TEXTS
-            or not all(isinstance(t, str) for t in texts)
-        ):
-            return False
-        vectors = encoder.embed_texts(texts)
-        line.sendall(struct.pack(">II", *vectors.shape) + vectors.astype("<f4").tobytes())
-    except (OSError, ValueError, RecursionError):
+        question = Question.from_json(receive(line, MOST_BYTES))
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
+    found = librarian.answer(question, lambda: _waits(line))
+    reply = b"null" if found is None else found.to_json().encode()
+    with contextlib.suppress(OSError):  # gone
+        send(line, reply if len(reply) <= MOST_ANSWER_BYTES else b"null")
     return True
+
+
+def _waits(line: socket.socket) -> bool:
+    """Whether the caller is still there."""
+    line.settimeout(0)
+    try:
+        return line.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        line.settimeout(_PATIENCE_S)
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
 def score_spread(moments: Sequence[Scored]) -> float:
     """How far a query's best moment stands out from the usual one: the model's scale, for this query."""
     scores = [m.score for m in moments]
-    return max(scores) - float(np.median(scores)) if scores else 0.0
+    return max(scores) - _median(np.asarray(scores)) if scores else 0.0
 
 
 def split_into_events(
@@ -112,7 +112,7 @@ def split_into_events(
         return [moment]
     fits = np.flatnonzero(smooth >= (low + high) / 2)
     times = times_ms[first:last]
-    step = int(np.median(np.diff(times)))
+    step = int(_median(np.diff(times)))
     cuts = np.flatnonzero(np.diff(times[fits]) > MIN_EVENT_MS + step) + 1
     events = []
     for run in np.split(fits, cuts):
@@ -127,6 +127,12 @@ def split_into_events(
 
 def _order(m: Scored) -> tuple[float, int, int, int]:
     return (-m.score, m.video_id, m.start_ms, m.end_ms)
+
+
+def _median(values: npt.NDArray[Any]) -> float:
+    """As np.median of finite values, which loads numpy.ma: a tenth of a cached query's time."""
+    ordered = np.sort(values)
+    return (float(ordered[(len(ordered) - 1) // 2]) + float(ordered[len(ordered) // 2])) / 2
 
 
 def _unit(frames: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:

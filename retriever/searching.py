@@ -131,7 +131,7 @@ def sentence_vector(
     library: Reading, live: EncoderInfo, text: str, encoder: TextEncoder | None = None, device: str = "auto"
 ) -> tuple[str, npt.NDArray[np.float32]]:
     """A sentence with its spaces tidied, and its vector (D,): cached, or embedded now and cached then."""
-    text = " ".join(text.split())
+    text = tidied(text)
     if not text:
         raise VsearchError("the query is empty; describe what should be seen, like a caption")
     query = library.cached_text(live.id, text)
@@ -139,6 +139,11 @@ def sentence_vector(
         query = text_encoder(live, encoder, device).embed_texts([text])[0]
         library.cache_text(live.id, text, query)
     return text, query
+
+
+def tidied(text: str) -> str:
+    """A sentence as it is cached and encoded: its spaces single."""
+    return " ".join(text.split())
 
 
 def text_encoder(live: EncoderInfo, loaded: TextEncoder | None = None, device: str = "auto") -> TextEncoder:
