@@ -1,5 +1,10 @@
 """Frames through the image encoder while decoding goes on and videos are recorded.
 
+Every batch has the same size: frames of successive videos fill it together, and the last one is filled up with black.
+Convolution libraries choose their way by the shape, so batches of other sizes are up to 1.6 times slower a frame, and
+their vectors differ in the last bits; in batches of one size a frame's vector does not depend on its place or company.
+Where the encoder looks across frames, batches are of one video, and the last of each is shorter.
+
 On the CPU, batches are encoded side by side by threads that each use their share of the cores: on two cores two
 batches at once take less time than one after the other with both cores on each, because layers of a small network
 end before both have started, and a core that a decoder holds delays one batch instead of every layer.
@@ -42,6 +47,7 @@ class Lanes:
         import torch
 
         self._backbone = backbone
+        self.frames_together = backbone.frames_together
         backbone.arrange()
         self._threads = torch.get_num_threads()
         count = min(_MAX_LANES, self._threads) if backbone.device == "cpu" else 1
@@ -81,39 +87,58 @@ class Lanes:
 
 
 class VideoFrames:
-    """One video's frames on their way through the encoder, in batches that begin with the video: its vectors do not
-    depend on what is indexed with it."""
+    """One video's frames on their way through the encoder."""
 
-    def __init__(self, lanes: Lanes, batch_size: int) -> None:
-        self._lanes = lanes
-        self._batch_size = batch_size
-        self._waiting = np.empty((0, 0, 0, 3), np.uint8)
-        self._vectors: list[Future[Vectors]] = []
-        self._times: list[npt.NDArray[np.int64]] = []
-
-    def add(self, frames: npt.NDArray[np.uint8], times_ms: npt.NDArray[np.int64]) -> int:
-        """Take frames (n, S, S, 3), hand on all full batches; the number handed on."""
-        self._times.append(times_ms)
-        self._waiting = np.concatenate([self._waiting, frames]) if len(self._waiting) else frames
-        return self._submit(len(self._waiting) - len(self._waiting) % self._batch_size)
-
-    def flush(self) -> int:
-        return self._submit(len(self._waiting))
+    def __init__(self) -> None:
+        self.waiting = 0  # frames in no batch yet
+        self.parts: list[tuple[Future[Vectors], slice]] = []
+        self.times: list[npt.NDArray[np.int64]] = []
 
     def ready(self) -> bool:
-        return all(future.done() for future in self._vectors)
+        return not self.waiting and all(future.done() for future, _ in self.parts)
 
     def result(self) -> tuple[Vectors, npt.NDArray[np.int64]]:
         """vectors (T, D), times_ms (T,); waits for them. Raises what encoding raised."""
-        return np.concatenate([future.result() for future in self._vectors]), np.concatenate(self._times)
+        return np.concatenate([future.result()[rows] for future, rows in self.parts]), np.concatenate(
+            self.times
+        )
 
-    def _submit(self, count: int) -> int:
-        for first in range(0, count, self._batch_size):
-            self._vectors.append(
-                self._lanes.submit(self._waiting[first : min(first + self._batch_size, count)])
-            )
-        self._waiting = self._waiting[count:]
-        return count
+
+class _Batches:
+    """Gathers frames into batches and hands them to the lanes."""
+
+    def __init__(self, lanes: Lanes, size: int) -> None:
+        self._lanes = lanes
+        self._size = size
+        self._frames: npt.NDArray[np.uint8] | None = None  # (size, S, S, 3)
+        self._owners: list[tuple[VideoFrames, slice]] = []
+        self._count = 0
+
+    def add(self, video: VideoFrames, chunk: FrameChunk) -> None:
+        video.times.append(chunk.times_ms)
+        left = chunk.frames
+        while len(left):
+            if self._frames is None:
+                self._frames = np.zeros((self._size, *left.shape[1:]), np.uint8)
+            count = min(len(left), self._size - self._count)
+            rows = slice(self._count, self._count + count)
+            self._frames[rows] = left[:count]
+            self._owners.append((video, rows))
+            video.waiting += count
+            self._count += count
+            left = left[count:]
+            if self._count == self._size:
+                self.flush(self._size)
+
+    def flush(self, size: int | None = None) -> None:
+        """Hand on what there is: `size` frames, or just those."""
+        if self._frames is None:
+            return
+        future = self._lanes.submit(self._frames[: size or self._count])
+        for video, rows in self._owners:
+            video.parts.append((future, rows))
+            video.waiting -= rows.stop - rows.start
+        self._frames, self._owners, self._count = None, [], 0
 
 
 def encoded(
@@ -121,21 +146,27 @@ def encoded(
 ) -> Iterator[tuple[JobDone | JobFailed, VideoFrames | None]]:
     """Every job's end, in the order in which jobs end, once its frames are encoded; None where it has none.
 
-    `on_frames` hears of frames handed to the encoder. Encoding goes on while the caller deals with a video.
+    `on_frames` hears of frames on their way to the encoder. Encoding goes on while the caller deals with a video.
     """
-    buffers: dict[int, VideoFrames] = {}
+    shared = _Batches(lanes, batch_size) if lanes.frames_together == 1 else None
+    work: dict[int, tuple[VideoFrames, _Batches]] = {}
     ended: deque[tuple[JobDone | JobFailed, VideoFrames | None]] = deque()
     for event in events:
         if isinstance(event, FrameChunk):
-            buffer = buffers.setdefault(event.job_id, VideoFrames(lanes, batch_size))
-            on_frames(buffer.add(event.frames, event.times_ms))
+            if event.job_id not in work:
+                work[event.job_id] = VideoFrames(), shared or _Batches(lanes, batch_size)
+            video, batches = work[event.job_id]
+            batches.add(video, event)
+            on_frames(len(event.frames))
         else:
-            frames = buffers.pop(event.job_id, None)
-            if frames:
-                on_frames(frames.flush())
-            ended.append((event, frames))
+            done, own = work.pop(event.job_id, (None, None))
+            if own and not shared:
+                own.flush()
+            ended.append((event, done))
         while ended and (ended[0][1] is None or ended[0][1].ready()):
             yield ended.popleft()
+    if shared:
+        shared.flush(batch_size)
     yield from ended
 
 

@@ -14,6 +14,7 @@ import torch
 from vsearch.indexer.decode_pool import Event, FrameChunk, JobDone, JobFailed
 from vsearch.indexer.encoding import Lanes, encoded
 from vsearch.indexer.probe import MediaInfo
+from vsearch.models import load_backbone
 
 INFO = MediaInfo("mp4", "h264", 4, 4, 0, 1000, 25.0)
 
@@ -23,8 +24,8 @@ class Slow:
 
     device = "cpu"
 
-    def __init__(self, delay_s: float = 0.0) -> None:
-        self.delay_s = delay_s
+    def __init__(self, delay_s: float = 0.0, frames_together: int = 1) -> None:
+        self.delay_s, self.frames_together = delay_s, frames_together
         self.batches: list[int] = []
         self.most_at_once = self._now = 0
         self._lock = threading.Lock()
@@ -63,16 +64,34 @@ def results(events: list[Event], backbone: Any, batch: int = 4) -> dict[int, Any
     return out
 
 
-def test_a_videos_batches_are_the_same_whatever_is_decoded_beside_it() -> None:
-    alone: list[Event] = [chunk(0, 0, 3), chunk(0, 3, 7), done(0)]
+def test_videos_fill_batches_together_and_every_batch_has_the_same_size() -> None:
     mixed: list[Event] = [chunk(1, 90, 5), chunk(0, 0, 3), chunk(1, 95, 1), chunk(0, 3, 7), done(0), done(1)]
-    first, second = results(alone, Slow(0.02)), results(mixed, Slow(0.02))
-    for found in (first[0], second[0]):
-        vectors, times_ms = found
+    backbone = Slow(0.02)
+    found = results(mixed, backbone)
+    assert backbone.batches == [4] * 4
+    for job, numbers in ((0, range(10)), (1, range(90, 96))):
+        vectors, times_ms = found[job]
         assert vectors.dtype == np.float16
-        assert vectors[:, 0].tolist() == list(range(10))
-        assert vectors[:, 1].tolist() == [4] * 8 + [2] * 2
-        assert times_ms.tolist() == [500 * i for i in range(10)]
+        assert vectors[:, 0].tolist() == list(numbers)
+        assert times_ms.tolist() == [500 * i for i in numbers]
+    assert results([chunk(0, 0, 5), done(0)], Slow())[0][0][:, 1].tolist() == [4] * 5  # filled up
+
+
+def test_where_the_encoder_looks_across_frames_batches_are_of_one_video() -> None:
+    mixed: list[Event] = [chunk(1, 90, 5), chunk(0, 0, 3), chunk(1, 95, 1), chunk(0, 3, 7), done(0), done(1)]
+    found = results(mixed, Slow(0.02, frames_together=2))
+    assert found[0][0][:, 0].tolist() == list(range(10))
+    assert found[0][0][:, 1].tolist() == [4] * 8 + [2] * 2
+    assert found[1][0][:, 1].tolist() == [4] * 4 + [2] * 2
+
+
+def test_a_frames_vector_does_not_depend_on_place_and_company() -> None:
+    mini = load_backbone("mini", "cpu")
+    mini.arrange()
+    frames = np.random.default_rng(0).integers(0, 255, (8, 224, 224, 3), dtype=np.uint8)
+    batch = mini.encode_frames(frames)
+    moved = mini.encode_frames(np.concatenate([frames[5:], np.zeros_like(frames[:5])]))[:3]
+    np.testing.assert_allclose(moved, batch[5:], rtol=0, atol=1e-5 * np.abs(batch).max())
 
 
 def test_ends_come_in_their_order_also_of_videos_without_frames() -> None:
