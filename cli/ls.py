@@ -41,12 +41,14 @@ def ls(
         raise VsearchError(f"unknown state {state!r}; use indexed, partial, failed or missing")
     with Library.open(find_library(library)) as opened:
         videos = opened.videos(*([state] if state else []))
+        coarse = opened.coarse_contents()
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "videos": [video_record(v) for v in videos]})
+        print_json({"schema_version": SCHEMA_VERSION, "videos": [video_record(v, coarse) for v in videos]})
     else:
         for v in videos:
             length = timecode(v.media.duration_ms) if v.media else "-"
-            print(f"{v.state}\t{length}\t{printable(short_path(v.path))}")
+            shown = "coarse" if is_coarse(v, coarse) else v.state
+            print(f"{shown}\t{length}\t{printable(short_path(v.path))}")
     if not videos:
         raise typer.Exit(EXIT_NOTHING)
 
@@ -58,7 +60,7 @@ def info(video: VideoArgument, library: LibraryOption = None, as_json: JsonOptio
 
     with Library.open(find_library(library)) as opened:
         found = opened.find_video(video)
-    record = video_record(found)
+        record = video_record(found, opened.coarse_contents())
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, **record})
         return
@@ -67,8 +69,13 @@ def info(video: VideoArgument, library: LibraryOption = None, as_json: JsonOptio
             print(f"{name:12} {printable(str(value))}")
 
 
-def video_record(video: Video) -> dict[str, Any]:
-    """A video as documented in docs/json.md."""
+def is_coarse(video: Video, coarse: set[str]) -> bool:
+    return video.fingerprint in coarse and video.state in ("indexed", "partial")
+
+
+def video_record(video: Video, coarse: set[str]) -> dict[str, Any]:
+    """A video as documented in docs/json.md. `coarse`: fingerprints seen by the first pass alone."""
     record = {k: v for k, v in asdict(video).items() if k != "media"}
     media = {} if video.media is None else asdict(video.media)
-    return {**record, **media, "path": str(video.path), "root": str(video.root)}
+    named = {"path": str(video.path), "root": str(video.root), "coarse": is_coarse(video, coarse)}
+    return {**record, **media, **named}

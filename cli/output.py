@@ -57,6 +57,7 @@ def hit_record(hit: Hit) -> dict[str, Any]:
         "strength": hit.strength,
         "more": [{"start": m.start_ms / 1000, "end": m.end_ms / 1000, "score": round(m.score, 6)} for m in hit.more],
         "also_at": list(hit.also_at),
+        "coarse": hit.coarse,
     }  # fmt: skip
 
 
@@ -92,7 +93,8 @@ def _print_table(answer: Answer) -> None:
     table.add_column("file", overflow="fold")
     for h in answer.hits:
         file = Text(printable(short_path(h.path)))
-        notes = [f"{len(h.more)} more here"] if h.more else []
+        notes = ["coarse"] if h.coarse else []
+        notes += [f"{len(h.more)} more here"] if h.more else []
         notes += [f"same content in {len(h.also_at)} more files"] if h.also_at else []
         if notes:
             file.append(f"  ({', '.join(notes)})", style="dim")

@@ -37,6 +37,8 @@ def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
         return
     counts = ", ".join(f"{n} {name}" for name, n in state.videos.items() if n) or "none yet"
     print(f"library   {printable(str(opened.path))}")
+    if state.coarse:
+        counts += f"; {state.coarse} of them coarse (keyframes alone; `vsearch index` goes on with them)"
     print(f"videos    {counts}")
     print(
         f"footage   {timecode(state.duration_ms)}, {state.frame_count} frames, {state.moment_count} moments"

@@ -31,13 +31,15 @@ _POSTER_AT = 1 / 3  # of the duration: past titles and fades
 class DecodeOptions:
     """What decoding may use, and what it makes.
 
-    `fps`: samples a second. `decoder`: 'auto', 'pyav' or 'decord'; auto is PyAV, see benchmarks/decoders.py.
+    `fps`: samples a second. `keyframes_every_s`: not those, but keyframes, at most one in so many seconds, at their
+    own times; always by PyAV, and without a word about damage. `decoder`: 'auto', 'pyav' or 'decord'; auto is PyAV, see benchmarks/decoders.py.
     A video may take `deadline_s` plus `deadline_per_video_s` for each second of it, and `stall_s` without any
     news; time during which the process waits for the consumer does not count. `memory_limit_bytes`: address
     space of a decoder process. `max_pixels`: of one picture. `chunk_frames`: frames in an event.
     """
 
     fps: float = 2.0
+    keyframes_every_s: float | None = None
     shape: FrameShape = field(default_factory=lambda: FrameShape(224))
     decoder: str = "auto"
     deadline_s: float = 120.0
@@ -102,6 +104,8 @@ class Outcome:
 
 def decode(path: Path, options: DecodeOptions, sink: Sink) -> Outcome:
     """Sample one file into `sink`. Raises MediaError with the reason when not one frame can be had."""
+    if options.keyframes_every_s is not None:
+        return _first_look(path, options, options.keyframes_every_s, sink)
     source = open_source(path, options)
     try:
         sink.info(source.info)
@@ -123,6 +127,28 @@ def decode(path: Path, options: DecodeOptions, sink: Sink) -> Outcome:
             partial = f"longer than {MAX_DURATION_S / 3600:.0f} hours; only so much of it is indexed"
         duration_ms = max(source.info.duration_ms, covered_ms)
         return Outcome(replace(source.info, duration_ms=duration_ms), count, covered_ms, partial)
+    finally:
+        source.close()
+
+
+def _first_look(path: Path, options: DecodeOptions, every_s: float, sink: Sink) -> Outcome:
+    from vsearch.indexer.decode_pyav import PyavSource
+
+    source = PyavSource(path, options)
+    try:
+        sink.info(source.info)
+        poster = _Poster(source.info.duration_ms * _POSTER_AT, sink)
+        count, last_ms, covered_s = 0, -1, 0.0
+        for shown in source.keyframes(every_s):
+            if shown.start_s > MAX_DURATION_S:
+                break
+            last_ms = max(last_ms + 1, round(shown.start_s * 1000))
+            sink.frame(last_ms, shown.image)
+            sink.progress(last_ms)
+            poster.consider(last_ms, shown.image, shown)
+            count, covered_s = count + 1, max(covered_s, shown.end_s)
+        covered_ms = max(source.info.duration_ms, round(covered_s * 1000))
+        return Outcome(replace(source.info, duration_ms=covered_ms), count, covered_ms, None)
     finally:
         source.close()
 

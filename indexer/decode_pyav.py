@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
+from vsearch.indexer.decode_keyframes import keyframes
 from vsearch.indexer.decode_thin import thinning
 from vsearch.indexer.picture import Kept, orientation_of, render, render_poster, shown_size
 from vsearch.indexer.probe import MediaInfo, cut_short, open_video, pixel_aspect, stream_duration_s
@@ -42,7 +43,9 @@ class PyavSource:
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._step_s = float(1 / rate) if rate else 0.04
         self._timeline = _Timeline(_JUMP_S.get(self._name, _OTHER_JUMP_S), self._step_s)
-        self._thin = thinning(self._stream, self._options.fps) if self._name in _SEEKABLE else None
+        self._thin = None
+        if self._name in _SEEKABLE and options.keyframes_every_s is None:
+            self._thin = thinning(self._stream, self._options.fps)
         decoded = self._decoded()
         try:
             first = next(decoded, None)
@@ -94,6 +97,15 @@ class PyavSource:
                 self._timeline.restart()
                 self._seek(sought_s + self._zero_s)
                 decoded = self._decoded()
+
+    def keyframes(self, every_s: float) -> Iterator[Shown]:
+        """The first picture, then keyframes at least `every_s` apart, each by itself."""
+        first = next(self._ahead)
+        zero_s = self._zero_s
+        yield self._shown(first, self._timeline.place(first) - zero_s)
+        seekable = self._name in _SEEKABLE
+        for frame, start_s in keyframes(self._container, self._stream, every_s, zero_s, seekable=seekable):
+            yield self._shown(frame, start_s)
 
     def damage(self, covered_s: float) -> str | None:
         cut = cut_short(self._path, self._name)

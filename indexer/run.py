@@ -1,5 +1,9 @@
 """One indexing run: find files -> plan -> decode -> encode -> store -> publish.
 
+Where there is much to do it goes over new videos twice. The first pass decodes keyframes alone and makes everything
+searchable, marked coarse; the second, at full rate, replaces that video by video. A coarse video is still to do: a
+run that was stopped between the two goes on with the second.
+
 Decoding happens in child processes (`decode_pool`), encoding in threads of this one (`encoding`) while they read
 ahead. Each video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
 """
@@ -9,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "mini"
 DECODERS = ("auto", "pyav", "decord")
 PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
+FIRST_PASS_EVERY_S = 10.0  # the same in the first pass
+FIRST_PASS_FROM_BYTES = 32_000_000  # of new videos: less is done at full rate in some seconds
+_FIRST_PASS_STALL_S = 10.0  # a file that hangs is left to the second pass
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,8 @@ class _Run:
         if self._known and options.head:
             _check_same_head(self._known, options.head)
         self._bytes_todo = self._bytes_done = self._videos = self._videos_done = self._frames = 0
-        self._begin = time.monotonic()
+        self._begin = self._started = time.monotonic()
+        self._stage = "indexing"
         self._fresh: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
 
     def plan_only(self, scan: Scan) -> Summary:
@@ -190,6 +198,8 @@ class _Run:
         try:
             if plan.jobs:
                 encoder_id = self._register_encoder()
+                self._started = time.monotonic()
+                self._first_pass(plan.jobs, encoder_id)
                 for job, reason, failed in self._work(plan.jobs, encoder_id):
                     if failed:
                         failures += [(str(file.path), reason or "unknown") for file in job.files]
@@ -202,7 +212,7 @@ class _Run:
         return Summary(
             found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), indexed=indexed,
             partial=partial, moved=len(plan.moved), copies=len(plan.duplicates), missing=len(plan.missing),
-            frames=self._frames, seconds=time.monotonic() - self._begin, failures=sorted(failures),
+            frames=self._frames, seconds=time.monotonic() - self._started, failures=sorted(failures),
         )  # fmt: skip
 
     def _plan(self, scan: Scan) -> Plan:
@@ -241,9 +251,30 @@ class _Run:
     def _register_encoder(self) -> int:
         return register(self.library, self._load())
 
-    def _work(self, jobs: Sequence[Job], encoder_id: int) -> Iterator[tuple[Job, str | None, bool]]:
+    def _first_pass(self, jobs: Sequence[Job], encoder_id: int) -> None:
+        """Keyframes of videos that have no frames yet. What is wrong with a file, the second pass will say."""
+        encoder = self._load()
+        seen = self.library.contents_with_frames(encoder.backbone.identity)
+        new = [job for job in jobs if job.fingerprint not in seen]
+        if len(new) < len(jobs):  # from a run that was stopped, perhaps before it could publish them
+            self._publish(encoder_id)
+        # What looks at several frames together was not trained on frames seconds apart.
+        alone = encoder.backbone.frames_together == 1 and encoder.spec()["head"].get("frame_space")
+        if not alone or sum(job.files[0].size for job in new) < FIRST_PASS_FROM_BYTES:
+            return
+        self._stage = "first pass"
+        for _ in self._work(new, encoder_id, coarse=True):
+            pass
+        self._publish(encoder_id)
+        self._stage = "full rate"
+
+    def _work(
+        self, jobs: Sequence[Job], encoder_id: int, *, coarse: bool = False
+    ) -> Iterator[tuple[Job, str | None, bool]]:
         """Decode, encode and record; yields each job with a reason (partial or failed) and whether it failed."""
         encoder = self._load()
+        every_s = FIRST_PASS_EVERY_S if coarse else PUBLISH_EVERY_S
+        self._videos_done = self._bytes_done = self._frames = 0
         sizes = [sum(file.size for file in job.files[:1]) for job in jobs]
         self._bytes_todo, self._videos = sum(sizes), len(jobs)
         self._begin = published = time.monotonic()
@@ -254,6 +285,9 @@ class _Run:
             shape=FrameShape(pre.size, pre.resize_mode, pre.interpolation),
             decoder=self.options.decoder,
         )
+        if coarse:  # two to each window
+            seconds = encoder.head.window_s / 2
+            decode = replace(decode, keyframes_every_s=seconds, stall_s=_FIRST_PASS_STALL_S)
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
@@ -266,31 +300,31 @@ class _Run:
                 job = jobs[end.job_id]
                 if isinstance(end, JobFailed) or frames is None:
                     reason = end.reason if isinstance(end, JobFailed) else "no picture could be decoded"
-                    self.library.record_failed(job.files, job.fingerprint, reason)
-                    self._warn(f"{job.path}: {reason}")
+                    if not coarse:
+                        self.library.record_failed(job.files, job.fingerprint, reason)
+                        self._warn(f"{job.path}: {reason}")
                     yield job, reason, True
                 else:
-                    self._record(job, end, frames, encoder_id)
+                    self._record(job, end, frames, encoder_id, coarse=coarse)
                     yield job, end.partial, False
                 self._videos_done += 1
                 self._bytes_done += sizes[end.job_id]
                 self._progress()
-                if time.monotonic() - published > max(PUBLISH_EVERY_S, 20 * cost):
+                if time.monotonic() - published > max(every_s, 20 * cost):
                     before = time.monotonic()
                     self._publish(encoder_id)
                     published = time.monotonic()
                     cost = published - before
 
-    def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int) -> None:
-        from vsearch.library import MediaInfo, NewMoment
+    def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int, *, coarse: bool) -> None:
+        from vsearch.library import COARSE_FPS, MediaInfo, NewMoment
         from vsearch.models import plan_windows
 
         encoder = self._load()
         vectors, times = frames.result()
         windows = plan_windows(times, done.info.duration_ms, encoder.head.window_s, encoder.head.overlap)
-        stored = self.library.frame_store.put(
-            job.fingerprint, encoder.backbone.identity, self.options.fps, vectors, times
-        )
+        fps = COARSE_FPS if coarse else self.options.fps
+        stored = self.library.frame_store.put(job.fingerprint, encoder.backbone.identity, fps, vectors, times)
         info = done.info
         recorded = self.library.record_indexed(
             files=job.files,
@@ -308,7 +342,7 @@ class _Run:
             frames=stored,
             encoder_id=encoder_id,
             moments=[NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows],
-            reason=done.partial,
+            reason=None if coarse else done.partial,
             poster=done.poster_jpeg,
         )
         # From the stored float16, as a later rebuild would do: both give the same index.
@@ -331,7 +365,7 @@ class _Run:
         eta = elapsed * (self._bytes_todo / self._bytes_done - 1) if known else None
         self._report(
             Progress(
-                "indexing",
+                self._stage,
                 self._videos,
                 self._videos_done,
                 self._frames,
@@ -341,7 +375,7 @@ class _Run:
         )
 
     def _warn(self, text: str) -> None:
-        self._report(Progress("indexing", self._videos, self._videos_done, warning=text))
+        self._report(Progress(self._stage, self._videos, self._videos_done, warning=text))
 
 
 def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:

@@ -158,7 +158,7 @@ def _library_vectors(library: Library, clips: Sequence[Clip], backbone: Backbone
     for clip in clips:
         named = by_name.get(Path(clip.video).name)
         frame_set = library.frame_set_of(named, backbone.identity) if named is not None else None
-        if frame_set is not None:
+        if frame_set is not None and not frame_set.frames.coarse:
             stored = library.frames(frame_set.id)
             inside = _inside(np.asarray(stored.times_ms) / 1000, clip)
             if inside.any():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vsearch.library.reader import open_reader, open_reading
     from vsearch.library.reading import Reading
     from vsearch.library.records import (
+        COARSE_FPS,
         FAILED,
         INDEXED,
         MISSING,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "COARSE_FPS",
     "FAILED",
     "INDEXED",
     "MISSING",

@@ -150,6 +150,11 @@ class Library(Reading):
             scan, known, stored, fingerprint, retry_failed=retry_failed, gone=_lost_its_file, empty=_empty
         )
 
+    def contents_with_frames(self, backbone: str) -> set[str]:
+        """Fingerprints that have frames of a backbone, at any rate."""
+        with self._catalogue.read() as session:
+            return queries.contents_with_frames(session, backbone)
+
     def apply_plan(self, plan: Plan) -> None:
         """Do everything of a plan that needs no decoding, in one transaction."""
         with self.writing(), self._catalogue.write() as session:
@@ -188,7 +193,8 @@ class Library(Reading):
         """Enter a decoded content, with the frames that `frame_store.put` wrote: all of it or nothing.
 
         `reason`, when given, says why only `covered_ms` of it could be decoded, and makes it `partial`.
-        `poster`: a JPEG. Searchable from the next `publish_update` on.
+        `poster`: a JPEG. Coarse frames (`COARSE_FPS`) are a first look, which those recorded next replace.
+        Searchable from the next `publish_update` on.
         """
         with self.writing():
             if poster is not None:

@@ -13,6 +13,7 @@ from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, Mo
 from vsearch.library.heads import HEADS
 from vsearch.library.publishing import current_frame_sets, index_files, live_row, up_to_date
 from vsearch.library.records import (
+    COARSE_FPS,
     PRESENT,
     FrameSetInfo,
     Summary,
@@ -27,6 +28,11 @@ def stored_contents(session: Session, backbone: str, fps: float) -> set[str]:
         FrameSetRow.id.in_(current_frame_sets()), FrameSetRow.backbone == backbone, FrameSetRow.fps == fps
     )
     return set(session.scalars(query))
+
+
+def contents_with_frames(session: Session, backbone: str) -> set[str]:
+    """Fingerprints with frames of this backbone at any rate."""
+    return set(session.scalars(select(FrameSetRow.fingerprint).where(FrameSetRow.backbone == backbone)))
 
 
 def moment_ids_of(session: Session, video: Video, encoder_id: int) -> Sequence[int]:
@@ -69,6 +75,10 @@ def summary(session: Session, library: Path) -> Summary:
     states = {state: count for state, count in session.execute(counted)}
     live = live_row(session)
     encoder = None if live is None else session.get_one(EncoderRow, live.encoder_id)
+    first_look = select(FrameSetRow.fingerprint).where(
+        FrameSetRow.fps == COARSE_FPS, FrameSetRow.id.in_(current_frame_sets())
+    )
+    coarse = select(func.count()).where(VideoRow.state.in_(PRESENT), VideoRow.fingerprint.in_(first_look))
     catalogue = sum(path.stat().st_size for path in library.glob("catalogue.sqlite*"))
     return Summary(
         videos=states,
@@ -82,6 +92,7 @@ def summary(session: Session, library: Path) -> Summary:
             "thumbs": sum(path.stat().st_size for path in (library / "thumbs").glob("??/*.jpg")),
             "heads": sum(path.stat().st_size for path in (library / HEADS).glob("*/*")),
         },
+        coarse=_sum(session, coarse),
         encoder=None if encoder is None else to_encoder(encoder, library),
         generation=None if live is None else to_generation(live),
         up_to_date=live is not None and up_to_date(session, live.encoder_id),

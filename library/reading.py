@@ -18,6 +18,7 @@ from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, damaged, open_index, part_files
 from vsearch.library.location import absolute
 from vsearch.library.records import (
+    COARSE_FPS,
     PRESENT,
     EncoderInfo,
     FrameSet,
@@ -170,6 +171,16 @@ class Reading(ABC):
         with self._asking() as ask:
             return frame_set_of(ask, video.fingerprint, backbone)
 
+    def coarse_contents(self) -> set[str]:
+        """Fingerprints of videos of which only the first pass has been: their current frames are keyframes."""
+        with self._asking() as ask:
+            found = ask(
+                "SELECT t.fingerprint FROM frame_sets t WHERE t.fps = :coarse AND NOT EXISTS (SELECT 1 FROM frame_sets n "
+                "WHERE n.fingerprint = t.fingerprint AND n.backbone = t.backbone AND n.id > t.id)",
+                coarse=COARSE_FPS,
+            )
+        return {row[0] for row in found}
+
     def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
         """The vector (D,) of a sentence asked before."""
         with self._asking() as ask:
@@ -266,13 +277,18 @@ def moments(ask: Ask, folders: RootFolders, ids: Sequence[int]) -> list[Moment]:
     rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
     sets = frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}))
     contents = {row.id: row.fingerprint for row in sets}
+    coarse = {row.id for row in sets if row.fps == COARSE_FPS}
     there: dict[str, list[Video]] = {}
     for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", sorted(set(contents.values()))):
         if row.state in PRESENT:
             there.setdefault(row.fingerprint, []).append(to_video(row, folders))
     copies = {content: tuple(_in_path_order(found)) for content, found in there.items()}
     known = ((row, contents.get(row.frame_set_id, "")) for row in (rows[id] for id in ids if id in rows))
-    return [_to_moment(row, content, copies[content]) for row, content in known if content in copies]
+    return [
+        _to_moment(row, content, copies[content], coarse=row.frame_set_id in coarse)
+        for row, content in known
+        if content in copies
+    ]
 
 
 def frame_sets(ask: Ask, ids: Sequence[int]) -> list[Any]:
@@ -293,7 +309,7 @@ def frame_set_of(ask: Ask, fingerprint: str | None, backbone: str) -> FrameSetIn
     return FrameSetInfo(rows[0].id, to_frames(rows[0]), longest[0][0] or 0)
 
 
-def _to_moment(row: Any, fingerprint: str, there: tuple[Video, ...]) -> Moment:
+def _to_moment(row: Any, fingerprint: str, there: tuple[Video, ...], *, coarse: bool) -> Moment:
     return Moment(
         start_ms=row.start_ms,
         end_ms=row.end_ms,
@@ -303,6 +319,7 @@ def _to_moment(row: Any, fingerprint: str, there: tuple[Video, ...]) -> Moment:
         frame_set_id=row.frame_set_id,
         fingerprint=fingerprint,
         videos=there,
+        coarse=coarse,
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from vsearch.library.catalogue import FrameSetRow, GarbageRow, MomentRow, VideoRow
 from vsearch.library.planning import Plan
 from vsearch.library.records import (
+    COARSE_FPS,
     FAILED,
     INDEXED,
     MISSING,
@@ -87,7 +88,10 @@ def record_indexed(
     encoder_id: int,
     moments: Sequence[NewMoment],
 ) -> Recorded:
-    """A decoded content with its frames and moments. A reason makes it `partial`."""
+    """A decoded content with its frames and moments. A reason makes it `partial`.
+
+    Coarse frames are superseded by any recorded later, and leave the catalogue with the next generation.
+    """
     rows = [_row_at(session, roots, file) for file in files]
     for row, file in zip(rows, files, strict=True):
         row.size, row.mtime_ns = file.size, file.mtime_ns
@@ -98,7 +102,7 @@ def record_indexed(
     for row in twins:
         if row.id in here or row.state == FAILED:  # a copy that failed before has its frames now, too
             row.state = INDEXED if reason is None else PARTIAL
-        row.attempts += 1 if row.id in here else 0
+        row.attempts += 1 if row.id in here and not frames.coarse else 0
         row.reason, row.covered_ms = reason, covered_ms
         row.container, row.codec = media.container, media.codec
         row.width, row.height, row.rotation = media.width, media.height, media.rotation
@@ -141,6 +145,8 @@ def record_failed(
             setattr(row, name, 0 if name == "covered_ms" else None)
         row.state, row.reason = FAILED, reason
         row.attempts += 1
+        coarse = FrameSetRow.fingerprint == fingerprint, FrameSetRow.fps == COARSE_FPS
+        drop_frame_sets(session, session.scalars(select(FrameSetRow).where(*coarse)))
     session.flush()
 
 

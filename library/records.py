@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 INDEXED, PARTIAL, FAILED, MISSING = "indexed", "partial", "failed", "missing"
+COARSE_FPS = 0.0  # in a frame set: keyframes alone, recorded first and replaced by all samples later
 PRESENT = (INDEXED, PARTIAL)  # states whose moments are searchable
 
 
@@ -43,7 +44,7 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class Video:
-    """One source file. `attempts` counts decodings; 0 means that it waits for its turn."""
+    """One source file. `attempts` counts decodings at full rate; 0 means that it waits for its turn."""
 
     id: int
     path: Path
@@ -82,6 +83,11 @@ class StoredFrames:
     dim: int
     bytes: int
 
+    @property
+    def coarse(self) -> bool:
+        """Whether these are keyframes alone, from the first pass over a video."""
+        return self.fps == COARSE_FPS
+
 
 @dataclass(frozen=True)
 class FrameSetInfo:
@@ -115,12 +121,14 @@ class Moment(NewMoment):
     """A recorded moment. `id` is its vector's id in the index and is never given again.
 
     `videos` are the present files with this content, in path order; several when a file was copied.
+    `coarse`: made from keyframes alone, until the run at full rate has reached the video.
     """
 
     id: int
     frame_set_id: int
     fingerprint: str
     videos: tuple[Video, ...] = ()
+    coarse: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,7 @@ class Summary:
     frame_count: int
     moment_count: int
     bytes: dict[str, int]  # catalogue, frames, index, thumbs, heads
+    coarse: int  # present videos that only the first pass has seen
     encoder: EncoderInfo | None  # the one that answers
     generation: Generation | None
     up_to_date: bool  # whether the index has exactly the moments that it should have

@@ -266,7 +266,8 @@ def _background(
     named: the vectors are of names; those learned from examples have no calibration of the model's.
     """
     encoder = live_encoder(library)
-    others = library.videos("indexed", "partial")
+    coarse = library.coarse_contents()
+    others = [v for v in library.videos("indexed", "partial") if v.fingerprint not in coarse]
     some = others[:: max(1, len(others) // REFERENCE_VIDEOS)]
     if not named or len(others) > len(videos) or len(others) >= REFERENCE_VIDEOS:
         references = reference_windows([view(library, v) for v in some])
@@ -280,5 +281,9 @@ def _stored(library: Reading, encoder: EncoderInfo, video: Video) -> tuple[Vecto
     stored = library.frame_set_of(video, encoder.backbone)
     if stored is None:
         raise LibraryError(f"{video.path} has no frame vectors ({video.state}); index it first")
+    if stored.frames.coarse:
+        raise LibraryError(
+            f"only the keyframes of {video.path} are indexed so far, too few for this; let `vsearch index` finish"
+        )
     frames = library.frames(stored.id)
     return frames.vectors, frames.times_ms, stored.duration_ms

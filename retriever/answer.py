@@ -18,7 +18,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Hit:
-    """A video's best moment. `score` is a cosine; `more` are its other moments, `also_at` copies of the file."""
+    """A video's best moment. `score` is a cosine; `more` are its other moments, `also_at` copies of the file.
+
+    `coarse`: found by keyframes alone, as the video has not been indexed at full rate yet.
+    """
 
     rank: int
     path: str
@@ -29,6 +32,7 @@ class Hit:
     strength: str | None
     more: tuple[Scored, ...]
     also_at: tuple[str, ...]
+    coarse: bool = False
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,7 @@ def _answer(
     scored = []
     files: dict[int, tuple[Video, ...]] = {}
     frames_of: dict[int, FrameSet | None] = {}  # by video id
+    coarse: set[int] = set()  # video ids
     for moment in moments:
         score = nearest[moment.id]
         found_frames = frames.get(moment.frame_set_id)
@@ -215,6 +216,7 @@ def _answer(
         video = copies[0]  # copies of one content are one answer, under the first path
         files[video.id] = copies
         frames_of[video.id] = found_frames
+        coarse |= {video.id} if moment.coarse else set()
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
     kept = [m for m in scored if keep(m) and (threshold is None or m.score >= threshold)]
     contrast = EVENT_CONTRAST * score_spread(scored)
@@ -226,13 +228,18 @@ def _answer(
             fit = frame_cosines(shown.vectors, query)
             events = [split_into_events(m, shown.times_ms, fit, contrast) for m in found.moments]
             found = VideoAnswer(tuple(sorted(itertools.chain(*events), key=lambda m: (-m.score, m.start_ms))))
-        hits.append(_hit(rank, found, files[video_id], calibration))
+        hits.append(_hit(rank, found, files[video_id], calibration, coarse=video_id in coarse))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
 
 
 def _hit(
-    rank: int, found: VideoAnswer, files: tuple[Video, ...], calibration: Mapping[str, Any] | None
+    rank: int,
+    found: VideoAnswer,
+    files: tuple[Video, ...],
+    calibration: Mapping[str, Any] | None,
+    *,
+    coarse: bool,
 ) -> Hit:
     best, (video, *copies) = found.best, files
     word = strength(best.score, calibration)
@@ -247,4 +254,5 @@ def _hit(
         word,
         found.moments[1:],
         also_at,
+        coarse,
     )

@@ -193,7 +193,7 @@ def library(request: Request) -> LibraryRecord:
     folders = Counter(v.path.parent for v in every if v.state in ("indexed", "partial"))
     at_work, job = running(opened.path), request.app.state.jobs.state()
     return LibraryRecord(
-        videos=state.videos, duration=state.duration_ms / 1000, frames=state.frame_count,
+        videos=state.videos, coarse=state.coarse, duration=state.duration_ms / 1000, frames=state.frame_count,
         moments=state.moment_count, bytes=sum(state.bytes.values()),
         model=str(state.encoder.spec["model"]) if state.encoder else None,
         head=state.encoder.head if state.encoder else None,

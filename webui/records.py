@@ -37,7 +37,8 @@ class MomentRecord(BaseModel):
 
 
 class HitRecord(MomentRecord):
-    """`more`: the video's other moments, best first. `also_at`: copies of the file. `playable`: in browsers, as it is."""
+    """`more`: the video's other moments, best first. `also_at`: copies of the file. `playable`: in browsers, as it is.
+    `coarse`: found by keyframes alone, as the run at full rate has not come to the video yet."""
 
     rank: int
     video: int
@@ -46,6 +47,7 @@ class HitRecord(MomentRecord):
     more: list[MomentRecord]
     also_at: list[str]
     playable: bool
+    coarse: bool
 
 
 class AnswerRecord(Versioned):
@@ -143,9 +145,11 @@ class Folder(BaseModel):
 
 
 class LibraryRecord(Versioned):
-    """`troubled`: failed, partial and missing videos, 500 of each at most."""
+    """`coarse`: videos of which only keyframes are indexed so far. `troubled`: failed, partial and missing videos,
+    500 of each at most."""
 
     videos: dict[str, int]
+    coarse: int
     duration: float
     frames: int
     moments: int
@@ -175,7 +179,7 @@ def hit_record(hit: Hit, video: Video | None) -> HitRecord:
         score=round(hit.score, 6), strength=hit.strength,
         more=[MomentRecord(start=m.start_ms / 1000, end=m.end_ms / 1000, score=round(m.score, 6)) for m in hit.more],
         also_at=[text(path) for path in hit.also_at],
-        playable=video is not None and media.plays_in_browsers(video),
+        playable=video is not None and media.plays_in_browsers(video), coarse=hit.coarse,
     )  # fmt: skip
 
 

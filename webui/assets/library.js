@@ -30,7 +30,7 @@ function fail(error) {
 function show(l) {
   const count = (n, word) => `${n.toLocaleString()} ${word}`;
   const rows = {
-    Videos: STATES.filter((s) => l.videos[s]).map((s) => count(l.videos[s], s)).join(", ") || "none yet",
+    Videos: STATES.filter((s) => l.videos[s]).map((s) => count(l.videos[s], s)).join(", ").concat(l.coarse ? `; ${l.coarse.toLocaleString()} of them coarse so far` : "") || "none yet",
     Footage: `${clock(l.duration)} in ${count(l.moments, "moments")}, ${count(l.frames, "frames")}`,
     "On disk": `${(l.bytes / 1e6).toFixed(1)} MB`,
     Model: l.model || "none yet",

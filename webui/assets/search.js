@@ -98,6 +98,7 @@ function card(hit) {
   const line = make("span", null, { class: "vs-meta" });
   if (hit.strength) line.append(make("span", hit.strength, { class: `vs-word vs-${hit.strength}`, title: `Score ${hit.score.toFixed(3)}` }));
   else line.append(make("span", hit.score.toFixed(2), { class: "vs-word", title: "Similarity, at most 1" }));
+  if (hit.coarse) line.append(make("span", "coarse", { class: "vs-word", title: "Found by keyframes alone; this video is being indexed at full rate" }));
   line.append(make("span", more || folderName(hit.path), { class: "vs-quiet" }));
   const open = make("button", null, { type: "button", class: "vs-hit" }, picture, make("span", name, { class: "vs-name", title: hit.path }), line);
   open.addEventListener("click", () => watch(hit, open));
