@@ -36,7 +36,7 @@ def time_queries(library: Path, live: EncoderInfo, rounds: int) -> dict[str, lis
     Raises VsearchError when a query fails.
     """
     helper = start(library, "cpu", idle_s=_LOADING_S)
-    warm = helper is not None and _answers(library)
+    warm = helper is not None and _answers(library, helper)
     taken: dict[str, list[float]] = {way: [] for way in (USUAL, COLD, WARM, CACHED) if warm or way != WARM}
     try:
         for _ in range(rounds):
@@ -69,12 +69,12 @@ def _timed(command: list[str], given: str = "") -> float:
     return wall
 
 
-def _answers(library: Path) -> bool:
-    """Wait for the helper to have loaded."""
+def _answers(library: Path, helper: subprocess.Popen[bytes]) -> bool:
+    """Wait for the helper, or one that runs already, to have loaded."""
     deadline = time.monotonic() + _LOADING_S
     question = Question(str(library), f"bench {secrets.token_hex(6)}", 1)
-    while ask(question, "cpu").answer is None:
-        if time.monotonic() > deadline:
+    while not (asked := ask(question, "cpu")).answer:
+        if time.monotonic() > deadline or (helper.poll() is not None and not asked.running):
             return False
         time.sleep(0.1)
     return True

@@ -42,6 +42,7 @@ class Librarian:
         self._device = device
         self._views: dict[Path, _Held] = {}
         self._encoders: dict[str, TextEncoder] = {}  # by identity, the one used last at the end
+        self._not_quick: set[str] = set()
         self._wanted: EncoderInfo | None = None
 
     def prepare(self, path: Path, *, encoder: bool) -> bool:
@@ -111,9 +112,10 @@ class Librarian:
         from vsearch.models.quick_text import load_quick_encoder
 
         found = self._encoders.get(live.identity)
-        if found is None and self._device in ("auto", "cpu"):
+        if found is None and self._device in ("auto", "cpu") and live.identity not in self._not_quick:
             found = load_quick_encoder(live.spec)
         if found is None or found.identity != live.identity:
+            self._not_quick.add(live.identity)
             return None
         return self._keep(found)
 
