@@ -78,7 +78,7 @@ class VideoFolder:
         report: Report,
     ) -> None:
         self._preprocess = preprocess
-        self._files = _files(folders)
+        self._files = files_below(folders)
         stated = f"{[str(f.resolve()) for f in folders]} {preprocess} {FPS} {KEEP_FRAMES}"
         self.identity = f"videos-{hashlib.blake2b(stated.encode(), digest_size=8).hexdigest()}"
         self._folder = cache / self.identity
@@ -172,7 +172,7 @@ def _inside(times_s: Any, clip: Clip) -> Any:
     return (times_s >= clip.start_s) & (times_s < clip.end_s)
 
 
-def _files(folders: Sequence[Path]) -> dict[str, Path]:
+def files_below(folders: Sequence[Path]) -> dict[str, Path]:
     """Files by name and by path below the folder; links out of it are not followed."""
     found: dict[str, Path] = {}
     for folder in folders:

@@ -67,7 +67,8 @@ def main() -> None:
         stage(work, "average", "", average, work)
         stage(work, "hubs", "", correct_hubs, data, work)
         stage(work, "export", "", export, data, work, args.out)
-        stage(work, "prompts", "", fit_prompts, data, work, args.out)
+        if (data / "videos/ucf101.csv").is_file():  # else nothing tells whether they would help
+            stage(work, "prompts", "", fit_prompts, data, work, args.out)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 from vsearch.models.mini.train.data import Group, TokenCache, list_pictures, split_groups
 from vsearch.models.mini.train.distill import RowAdam
-from vsearch.models.mini.train.net import build_clip
+from vsearch.models.mini.train.net import DEVICE, build_clip
 from vsearch.models.mini.train.text import encode, text_parameters
 
 SEEDS = (0, 1)
@@ -58,6 +58,8 @@ def load_material(data: Path, work: Path) -> Material:
         found = [(g.pictures, [row[c] for c in g.captions if c in row]) for g in part]
         return [pair for pair in found if pair[1]]
 
+    if min(len(groups["train"]), len(groups["val-videos"])) < 2:
+        raise SystemExit(f"error: {data} holds too few captioned pictures; twenty files are the least")
     return Material(
         [(x - mean) / std for x in raw], mean, std, sentences, len(kept["captions"]),
         np.load(work / "teacher.npy", mmap_mode="r"), indexed(groups["train"]), indexed(groups["val-videos"]),
@@ -68,8 +70,10 @@ def alignment_loss(
     frames: torch.Tensor, sentences: torch.Tensor, teacher: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
     """frames (B, 2, D) unit, sentences (B, D) unit, teacher (B, 384) unit"""
-    target = 0.7 * torch.eye(len(teacher)) + 0.3 * F.softmax(teacher @ teacher.T / 0.05, -1)
-    loss = torch.zeros(())
+    target = 0.7 * torch.eye(len(teacher), device=teacher.device) + 0.3 * F.softmax(
+        teacher @ teacher.T / 0.05, -1
+    )
+    loss = torch.zeros((), device=teacher.device)
     for picture, weight in ((F.normalize(frames.mean(1), dim=-1), 1.0), (frames[:, 0], 0.5)):
         scores = scale * sentences @ picture.T
         both = (target * F.log_softmax(scores, -1)).sum(-1) + (target.T * F.log_softmax(scores.T, -1)).sum(-1)
@@ -113,6 +117,7 @@ def fit_heads(data: Path, work: Path, epochs: int = 30, batch: int = 512) -> Non
     """Writes `heads.pt`: the picture head, the sentence map and the scale."""
     torch.manual_seed(0)
     material = load_material(data, work)
+    batch = min(batch, len(material.train))
     picture, sentence = picture_head(0.2), torch.nn.Linear(384, 384, bias=False)
     sentence.weight.data.copy_(torch.eye(384))
     log_scale = torch.nn.Parameter(torch.tensor(math.log(20.0)))
@@ -158,12 +163,14 @@ def run_jointly(data: Path, work: Path, seed: int, steps: int, batch: int = 256,
     of a step that are only distilled."""
     torch.manual_seed(seed)
     material = load_material(data, work)
+    batch = min(batch, len(material.train))
     heads = torch.load(work / "heads.pt", weights_only=True)
     clip, picture = build_clip(), picture_head(0.25)
     clip.load_state_dict(torch.load(work / "text.pt", weights_only=True), strict=False)
     clip.text_projection.data.copy_(clip.text_projection.data @ heads["sentence"].T)
     picture.load_state_dict(heads["picture"])
-    log_scale = torch.nn.Parameter(heads["log_scale"])
+    clip.to(DEVICE), picture.to(DEVICE)
+    log_scale = torch.nn.Parameter(heads["log_scale"].to(DEVICE))
     parameters, table = text_parameters(clip), clip.token_embedding.weight.data
     rows_optimizer = RowAdam(table)
     text_rate = 3e-4
@@ -188,16 +195,16 @@ def run_jointly(data: Path, work: Path, seed: int, steps: int, batch: int = 256,
         phrases = rng.integers(material.captions, len(material.sentences), extra - extra // 2)
         every = np.concatenate([rows, captions, phrases])
         teacher = torch.from_numpy(material.teacher[every].astype(np.float32))
-        want = F.normalize(teacher @ heads["sentence"].T, dim=-1)
-        ids = torch.from_numpy(tokens.batch([material.sentences[i] for i in every]))
+        want = F.normalize(teacher @ heads["sentence"].T, dim=-1).to(DEVICE)
+        ids = torch.from_numpy(tokens.batch([material.sentences[i] for i in every])).to(DEVICE)
         distinct, where = ids.unique(return_inverse=True)
         leaf = table[distinct].requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16):
             q = encode(clip, ids, leaf[where])
         q = F.normalize(q.float(), dim=-1)
         away = 1 - (q * want).sum(-1)
-        frames = F.normalize(picture(x), dim=-1)
-        loss = alignment_loss(frames, q[:batch], teacher[:batch], log_scale.exp().clamp(max=100))
+        frames = F.normalize(picture(x.to(DEVICE)), dim=-1)
+        loss = alignment_loss(frames, q[:batch], teacher[:batch].to(DEVICE), log_scale.exp().clamp(max=100))
         loss = loss + away[:batch].mean() + 2 * away[batch:].mean()
         optimizer.zero_grad()
         loss.backward()
@@ -210,8 +217,9 @@ def run_jointly(data: Path, work: Path, seed: int, steps: int, batch: int = 256,
                 f"{step + 1},{time.time() - begun:.0f},{loss.item():.3f}," + ",".join(map(str, recall)) + "\n"
             )
     log.close()
+    clip.cpu(), picture.cpu()
     fold_head(clip, picture, material)
-    clip.logit_scale.data.copy_(log_scale.data)
+    clip.logit_scale.data.copy_(log_scale.data.cpu())
     torch.save(clip.state_dict(), work / f"aligned_{seed}.pt")
 
 
@@ -231,14 +239,17 @@ def validate(
     picture.eval()
     with torch.inference_mode():
         videos = torch.stack(
-            [F.normalize(picture(material.features[0][list(g)]), dim=-1).mean(0) for g, _ in material.check]
+            [
+                F.normalize(picture(material.features[0][list(g)].to(DEVICE)), dim=-1).mean(0)
+                for g, _ in material.check
+            ]
         )
         sentences = [material.sentences[i] for _, own in material.check for i in own]
         parts = [
-            encode(clip, torch.from_numpy(tokens.batch(sentences[i : i + 256])))
+            encode(clip, torch.from_numpy(tokens.batch(sentences[i : i + 256])).to(DEVICE))
             for i in range(0, len(sentences), 256)
         ]
-        scores = torch.cat(parts) @ F.normalize(videos, dim=-1).T
+        scores = (torch.cat(parts) @ F.normalize(videos, dim=-1).T).cpu()
     picture.train()
     answers = torch.tensor([i for i, (_, own) in enumerate(material.check) for _ in own])
     found = (scores > scores[torch.arange(len(answers)), answers][:, None]).sum(1) + 1

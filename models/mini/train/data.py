@@ -1,5 +1,6 @@
 """What the built-in model is trained on: captions, pictures and which caption belongs to which picture.
 
+Every part of the data folder may be missing; own pictures and videos go into `more/` (`vsearch.indexer.pack`).
 Folder layout expected of `--data`: see the model card (README.md beside this folder).
 A *group* is one video or one photo: its pictures (up to six frames, or one) and its captions.
 """
@@ -42,6 +43,8 @@ def normal_form(caption: str) -> str:
 def msrvtt_captions(data: Path) -> tuple[dict[str, list[str]], set[str]]:
     """(captions of every MSR-VTT video outside the 1k-A test list, normal forms of all test captions)."""
     by_video: dict[str, list[str]] = {}
+    if not (data / "msrvtt").is_dir():
+        return {}, set()
     for archive, member in (
         ("train_val_annotation.zip", "train_val_videodatainfo.json"),
         ("test_videodatainfo.json.zip", "test_videodatainfo.json"),
@@ -61,10 +64,22 @@ def msrvtt_captions(data: Path) -> tuple[dict[str, list[str]], set[str]]:
 
 def photo_captions(data: Path) -> dict[str, list[str]]:
     by_photo: dict[str, list[str]] = {}
+    if not (data / "images").is_dir():
+        return {}
     with open(data / "images/captions.csv", encoding="utf8") as file:
         for row in csv.DictReader(file):
             by_photo.setdefault(row["image"], []).append(row["caption"])
     return by_photo
+
+
+def more_captions(data: Path) -> dict[str, list[str]]:
+    """Captions of what `vsearch.indexer.pack` wrote into `more/`, by NAME/GROUP."""
+    captions: dict[str, list[str]] = {}
+    for path in sorted((data / "more").glob("*.csv")):
+        with open(path, encoding="utf8", newline="") as file:
+            for row in csv.DictReader(file):
+                captions.setdefault(f"{path.stem}/{row['group']}", []).append(row["caption"])
+    return captions
 
 
 def held_out_photos(data: Path) -> list[str]:
@@ -78,9 +93,11 @@ def list_captions(data: Path) -> list[str]:
     videos, banned = msrvtt_captions(data)
     photos, held_out = photo_captions(data), set(held_out_photos(data))
     banned |= {normal_form(c) for name in held_out for c in photos[name]}
-    with gzip.open(data / "annotations/captions_text_only.txt.gz", "rt", encoding="utf8") as file:
-        seen = dict.fromkeys(line for line in file.read().split("\n") if line)
-    for captions in videos.values():
+    seen: dict[str, None] = {}
+    if (text_only := data / "annotations/captions_text_only.txt.gz").is_file():
+        with gzip.open(text_only, "rt", encoding="utf8") as file:
+            seen = dict.fromkeys(line for line in file.read().split("\n") if line)
+    for captions in (*videos.values(), *more_captions(data).values()):
         seen.update(dict.fromkeys(captions))
     for name, captions in photos.items():
         if name not in held_out:
@@ -89,8 +106,9 @@ def list_captions(data: Path) -> list[str]:
 
 
 def list_pictures(data: Path) -> list[Picture]:
-    """Frames of the training videos, then photos (held-out ones included: the caller leaves them out)."""
-    archives = [*sorted((data / "msrvtt").glob("frames-train-*.zip")), data / "images/images.zip"]
+    """Frames of the training videos, then photos (held-out ones included: the caller leaves them out), then `more`."""
+    patterns = ("msrvtt/frames-train-*.zip", "images/images.zip", "more/*.zip")
+    archives = [archive for pattern in patterns for archive in sorted(data.glob(pattern))]
     return [
         Picture(str(archive.relative_to(data)), member)
         for archive in archives
@@ -101,26 +119,38 @@ def list_pictures(data: Path) -> list[Picture]:
 
 def split_groups(data: Path, pictures: list[Picture]) -> dict[str, list[Group]]:
     """'train', 'val-videos', 'val-photos' and 'held-out' photos, as groups in a fixed order."""
-    videos, _ = msrvtt_captions(data)
+    videos, banned = msrvtt_captions(data)
+    more = {
+        name: [c for c in own if normal_form(c) not in banned] for name, own in more_captions(data).items()
+    }
     photos, held_out = photo_captions(data), set(held_out_photos(data))
     rows: dict[str, list[int]] = {}
     for i, picture in enumerate(pictures):
-        is_photo = picture.archive.startswith("images/")
-        rows.setdefault(picture.member if is_photo else picture.member.split("/")[0], []).append(i)
-    groups = {
-        name: Group(name, tuple(own), tuple(photos.get(name) or videos.get(name) or ()))
-        for name, own in sorted(rows.items())
-    }
+        rows.setdefault(_group_of(picture), []).append(i)
+    known = {**more, **videos, **photos}
+    groups = {name: Group(name, tuple(own), tuple(known.get(name, ()))) for name, own in sorted(rows.items())}
     rng = np.random.default_rng(0)
     moving = rng.permutation([n for n, g in groups.items() if n in videos and g.captions]).tolist()
     still = rng.permutation([n for n in groups if n in photos and n not in held_out]).tolist()
+    added = rng.permutation([n for n, g in groups.items() if n in more and g.captions]).tolist()
+    if not moving:  # without MSR-VTT a tenth of the rest is for validation
+        count = min(VALIDATION_VIDEOS, len(added) // 10)
+        moving, added = added[:count], added[count:]
     chosen = {
         "val-videos": moving[:VALIDATION_VIDEOS],
         "val-photos": still[:VALIDATION_PHOTOS],
-        "train": moving[VALIDATION_VIDEOS:] + still[VALIDATION_PHOTOS:],
+        "train": moving[VALIDATION_VIDEOS:] + still[VALIDATION_PHOTOS:] + added,
         "held-out": sorted(held_out),
     }
     return {part: [groups[name] for name in names] for part, names in chosen.items()}
+
+
+def _group_of(picture: Picture) -> str:
+    folder, _, archive = picture.archive.partition("/")
+    if folder == "images":
+        return picture.member
+    group = picture.member.split("/")[0]
+    return f"{Path(archive).stem}/{group}" if folder == "more" else group
 
 
 class TokenCache:

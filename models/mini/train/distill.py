@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from vsearch.models.mini.train.data import TokenCache
-from vsearch.models.mini.train.net import build_clip, text_state
+from vsearch.models.mini.train.net import DEVICE, build_clip, text_state
 from vsearch.models.mini.train.teacher import Teacher
 from vsearch.models.mini.train.text import encode, text_parameters, warm_table
 
@@ -27,7 +27,7 @@ class RowAdam:
     def __init__(self, table: torch.Tensor, betas: tuple[float, float] = (0.9, 0.98)) -> None:
         self.table, self.betas = table, betas
         self.m, self.v = torch.zeros_like(table), torch.zeros_like(table)
-        self.seen = torch.zeros(len(table), 1)
+        self.seen = torch.zeros(len(table), 1, device=table.device)
 
     def step(self, ids: torch.Tensor, grad: torch.Tensor, lr: float) -> None:
         """ids (U,) distinct rows, grad (U, W)"""
@@ -75,6 +75,8 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3) -> None:
     table = clip.token_embedding.weight.data
     source = Teacher()
     table.copy_(warm_table(tokens.tokenizer, source.pieces, source.word_vectors(), table.shape[1]))
+    clip.to(DEVICE)
+    table = clip.token_embedding.weight.data
     parameters = text_parameters(clip)
     decay = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim < 2]
@@ -84,7 +86,8 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3) -> None:
         fused=True,
     )
     rows_optimizer = RowAdam(table)
-    check = rng.choice(len(kept["captions"]), 2000, replace=False)
+    captions = len(kept["captions"])
+    check = rng.choice(captions, min(2000, captions // 10), replace=False)
     training = np.setdiff1d(np.arange(len(sentences)), check)
     begun, part = time.time(), work / "text.part.pt"
     step = _resume(part, clip, optimizer, rows_optimizer)
@@ -99,13 +102,13 @@ def distill(work: Path, steps: int, batch: int = 512, lr: float = 2e-3) -> None:
             now = lr * min(1, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = now
-            ids = torch.from_numpy(tokens.batch([sentences[i] for i in rows]))
+            ids = torch.from_numpy(tokens.batch([sentences[i] for i in rows])).to(DEVICE)
             distinct, where = ids.unique(return_inverse=True)
             leaf = table[distinct].requires_grad_()
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(DEVICE, dtype=torch.bfloat16):
                 out = encode(clip, ids, leaf[where])
             student = F.normalize(out.float(), dim=-1)
-            target = F.normalize(torch.from_numpy(teacher[rows]).float(), dim=-1)
+            target = F.normalize(torch.from_numpy(teacher[rows]).float().to(DEVICE), dim=-1)
             loss = relation_loss(student, target)
             optimizer.zero_grad()
             loss.backward()
@@ -139,7 +142,7 @@ def _resume(path: Path, clip: torch.nn.Module, optimizer: torch.optim.Optimizer,
     """The step to go on with."""
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location=DEVICE, weights_only=True)
     clip.load_state_dict(state["text"], strict=False)
     optimizer.load_state_dict(state["optimizer"])
     for own, saved in ((rows.m, "m"), (rows.v, "v"), (rows.seen, "seen")):
@@ -151,11 +154,12 @@ def _check(
     clip: torch.nn.Module, tokens: TokenCache, sentences: list[str], teacher: np.ndarray
 ) -> tuple[float, float]:
     """(mean cosine to the teacher, share whose nearest teacher vector is their own)"""
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(DEVICE, dtype=torch.bfloat16):
         parts = [
-            encode(clip, torch.from_numpy(tokens.batch(sentences[i : i + 500]))) for i in range(0, 2000, 500)
+            encode(clip, torch.from_numpy(tokens.batch(sentences[i : i + 500])).to(DEVICE))
+            for i in range(0, len(sentences), 500)
         ]
-    student = F.normalize(torch.cat(parts).float(), dim=-1)
+    student = F.normalize(torch.cat(parts).float().cpu(), dim=-1)
     target = F.normalize(torch.from_numpy(teacher).float(), dim=-1)
     near = (student @ target.T).argmax(1) == torch.arange(len(target))
     return (student * target).sum(-1).mean().item(), near.float().mean().item()

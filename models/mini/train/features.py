@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from vsearch.models.mini.train.data import Picture, list_pictures
-from vsearch.models.mini.train.net import build_clip
+from vsearch.models.mini.train.net import DEVICE, build_clip
 
 SIZE = 224
 
@@ -58,7 +58,7 @@ def cache_features(data: Path, work: Path, views: int = 2, report: Callable[[str
     """`pooled_v{k}.npy` (pictures, 1280) float16, for the picture list of `data`; finished views are kept."""
     pictures = list_pictures(data)
     archives = {a: zipfile.ZipFile(data / a) for a in {p.archive for p in pictures}}
-    trunk = build_clip().eval().visual.trunk.to(memory_format=torch.channels_last)
+    trunk = build_clip().eval().visual.trunk.to(DEVICE).to(memory_format=torch.channels_last)
 
     def open_picture(picture: Picture) -> Image.Image:
         return Image.open(io.BytesIO(archives[picture.archive].read(picture.member))).convert("RGB")
@@ -73,7 +73,7 @@ def cache_features(data: Path, work: Path, views: int = 2, report: Callable[[str
             batch = [open_picture(p) for p in pictures[start : start + 32]]
             x = to_input([centre(p) if view == 0 else augmented(p, rng) for p in batch])
             with torch.inference_mode():
-                parts.append(trunk(x).half().numpy())
+                parts.append(trunk(x.to(DEVICE)).half().cpu().numpy())
             if start // 32 % 50 == 0:
                 report(f"view {view}: {start} of {len(pictures)} pictures")
         np.save(path, np.concatenate(parts))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # of the stages that take long
 CONFIG = json.loads((Path(__file__).parents[1] / "config.json").read_text())
 
 
@@ -40,4 +41,8 @@ def imagenet_weights(timm_name: str) -> tuple[dict[str, torch.Tensor], torch.nn.
 
 
 def text_state(clip: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {k: v.clone() for k, v in clip.state_dict().items() if not k.startswith(("visual", "logit_scale"))}
+    return {
+        k: v.detach().cpu().clone()
+        for k, v in clip.state_dict().items()
+        if not k.startswith(("visual", "logit_scale"))
+    }

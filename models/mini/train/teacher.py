@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from vsearch.models.mini.train.data import list_captions
+from vsearch.models.mini.train.net import DEVICE
 
 TEACHER_DIM = 384
 
@@ -37,11 +38,11 @@ class Teacher:
 
         folder = teacher_folder()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModel.from_pretrained(folder).eval()
+        self.model = AutoModel.from_pretrained(folder).eval().to(DEVICE)
 
     def word_vectors(self) -> np.ndarray:
         """(word pieces, 384) float32"""
-        return self.model.embeddings.word_embeddings.weight.detach().numpy()
+        return self.model.embeddings.word_embeddings.weight.detach().cpu().numpy()
 
     def pieces(self, strings: list[str]) -> list[list[int]]:
         return self.tokenizer(strings, add_special_tokens=False)["input_ids"]
@@ -57,11 +58,12 @@ class Teacher:
             x = torch.zeros(len(batch), length, dtype=torch.long)
             for row, j in enumerate(batch):
                 x[row, : len(ids[j])] = torch.tensor(ids[j])
+            x = x.to(DEVICE)
             seen = (x != 0).long()
             with torch.inference_mode():
                 h = self.model(input_ids=x, attention_mask=seen).last_hidden_state
                 v = (h * seen[..., None]).sum(1) / seen.sum(1, keepdim=True)
-                out[batch] = torch.nn.functional.normalize(v, dim=-1).half().numpy()
+                out[batch] = torch.nn.functional.normalize(v, dim=-1).half().cpu().numpy()
             if start // 256 % 100 == 0:
                 report(f"teacher {start} of {len(order)}")
         return out
@@ -99,11 +101,13 @@ def action_names(data: Path) -> list[str]:
     """Lower-case action names: 'apply eye makeup', 'doing crunches', ..."""
     import gzip
 
-    classes = (data / "annotations/ucf101/classInd.txt").read_text().split("\n")
-    names = [spaced(line.split()[1]) for line in classes if line]
-    with gzip.open(data / "annotations/activitynet13/anet_anno_action.json.gz", "rt") as file:
-        videos = json.load(file).values()
-    names += sorted({a["label"].lower() for v in videos for a in v["annotations"]})
+    names: list[str] = []
+    if (classes := data / "annotations/ucf101/classInd.txt").is_file():
+        names += [spaced(line.split()[1]) for line in classes.read_text().split("\n") if line]
+    if (labels := data / "annotations/activitynet13/anet_anno_action.json.gz").is_file():
+        with gzip.open(labels, "rt") as file:
+            videos = json.load(file).values()
+        names += sorted({a["label"].lower() for v in videos for a in v["annotations"]})
     return list(dict.fromkeys(names))
 
 
