@@ -200,7 +200,7 @@ def open_base(folder: Path, base: Base, dim: int, *, full: bool) -> BasePart:
     import numpy as np
 
     files = [check_part(folder, part, full=full) for part in (base.codes, base.rows, base.ids)]
-    index = read_faiss(files[0], mapped=True)
+    index = read_faiss(files[0])
     if not isinstance(index, faiss.IndexIVFPQFastScan) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise damaged("its file is of another kind")
     if (index.ntotal, index.d) != (base.count, dim):

@@ -127,14 +127,12 @@ def write_faiss(index: Any, file: HashingFile) -> None:
     faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _BLOCK))  # type: ignore[attr-defined]
 
 
-def read_faiss(path: Path, *, mapped: bool = False) -> Any:
-    """`mapped`: leave it on disk, memory-mapped, where FAISS can (1.11 and later)."""
+def read_faiss(path: Path) -> Any:
+    """Through Python's own file, whose names need not be valid UTF-8. Not mapped: FAISS 1.15 copies these lists all the
+    same, and the file stays in memory beside the copy."""
     import faiss
 
-    flag = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
     try:
-        if mapped and flag and str(path).isascii():  # other names may be ones that FAISS cannot open
-            return faiss.read_index(str(path), flag)
         with open(path, "rb") as file:
             return faiss.read_index(faiss.PyCallbackIOReader(file.read, _BLOCK))  # type: ignore[attr-defined]
     except RuntimeError as error:
