@@ -40,7 +40,7 @@ def query(
         bool,
         typer.Option(
             "--helper/--no-helper",
-            help="Leave a process behind for 10 minutes that makes new queries faster.",
+            help="Leave a process behind for 10 minutes that makes further queries faster.",
         ),
     ] = True,
 ) -> None:
