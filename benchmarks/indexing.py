@@ -7,7 +7,9 @@ Each way runs in a process of its own, taking turns:
     encoder   the same encoder fed with frames from memory, in the same batches and threads: what indexing may reach
     towers    open_clip's own tower in plain torch, fed the same way, one batch after the other
     usual     one process: PyAV reads every picture, open_clip's PIL preprocessing, its tower, batch by batch
-Seconds without loading the model; that is printed apart. `--videos` takes so many, spread over the folder.
+Seconds without loading the model and, for `index`, without the first pass over keyframes; these are printed apart.
+CPU time is that of all processes: on a machine busy with other work its ratios say more than those of wall time.
+`--videos` takes so many, spread over the folder.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import numpy.typing as npt
 
 Frames = npt.NDArray[np.uint8]
 BATCH = 16
-ENOUGH_S = 12.0  # the ways without decoding go on for so long
+ENOUGH_S = 8.0  # the ways without decoding go on for so long
 
 
 def main() -> None:
@@ -51,26 +53,30 @@ def main() -> None:
     for _ in range(options.rounds):
         for way, results in found.items():
             results.append(run(way))
-    index = [r["frames"] / r["seconds"] for r in found["index"]]
     print(
         f"{found['index'][0]['frames']} frames, model {options.model}, {options.rounds} rounds taking turns"
     )
     print(
-        f"{'':9}{'frames/s: median':>18}{'min':>8}{'max':>8}{'index is so many times it':>28}{'loading s':>11}"
+        f"{'':9}{'frames/s':>9}{'CPU ms a frame':>24}{'index / it, CPU':>22}{'index / it, wall':>22}{'before, s':>11}"
     )
     for way, results in found.items():
-        rates = [r["frames"] / r["seconds"] for r in results]
-        ratios = [mine / other for mine, other in zip(index, rates, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-        load = statistics.median(r["load"] for r in results)
-        print(
-            f"{way:9}{statistics.median(rates):18.1f}{min(rates):8.1f}{max(rates):8.1f}{spread:>28}{load:11.1f}"
-        )
+        cpu = [1000 * r["cpu"] / r["frames"] for r in results]
+        rate = statistics.median(r["frames"] / r["seconds"] for r in results)
+        before = statistics.median(r["before"] for r in results)
+        ratios = [spread(found["index"], results, unit) for unit in ("cpu", "seconds")]
+        cost = f"{statistics.median(cpu):.1f} [{min(cpu):.1f}, {max(cpu):.1f}]"
+        print(f"{way:9}{rate:9.1f}{cost:>24}{ratios[0]:>22}{ratios[1]:>22}{before:11.1f}")
     profile = run("profile")
     frames = profile.pop("frames")
-    print(f"\nCPU ms a frame{'share':>20}")
+    print(f"\n{'where the time of index goes':30}{'CPU ms':>8}{'share':>8}")
     for stage, seconds in profile.items():
-        print(f"{stage:18}{1000 * seconds / frames:8.2f}{seconds / sum(profile.values()):8.0%}")
+        print(f"{stage:30}{1000 * seconds / frames:8.2f}{seconds / sum(profile.values()):8.0%}")
+
+
+def spread(index: list[dict[str, Any]], other: list[dict[str, Any]], unit: str) -> str:
+    """Median [smallest, largest] of frames per `unit` of indexing over the other way's, round by round."""
+    ratios = [o[unit] / o["frames"] * i["frames"] / i[unit] for i, o in zip(index, other, strict=True)]
+    return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
 def run(way: str) -> dict[str, Any]:
@@ -80,15 +86,27 @@ def run(way: str) -> dict[str, Any]:
     return result
 
 
-def index(options: argparse.Namespace) -> dict[str, Any]:
-    from vsearch.indexer.run import IndexOptions, index_videos
+def index(options: argparse.Namespace, at_begin: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """`at_begin` is called before each pass; the last one is at the full rate."""
+    from vsearch.indexer import run as indexing
 
+    begun: list[float] = []
+    work = indexing._Run._work
+
+    def stamped(*args: Any, **kwargs: Any) -> Any:
+        at_begin()
+        begun.append(cpu_s())
+        yield from work(*args, **kwargs)
+
+    indexing._Run._work = stamped  # type: ignore[method-assign]
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        how = IndexOptions(model=options.model, fps=options.fps, batch_size=BATCH)
-        done = index_videos(Path(folder) / "library", videos(options), how, lambda progress: None)
+        how = indexing.IndexOptions(model=options.model, fps=options.fps, batch_size=BATCH)
+        done = indexing.index_videos(Path(folder) / "library", videos(options), how, lambda progress: None)
     whole = time.perf_counter() - begin
-    return {"frames": done.frames, "seconds": done.seconds, "load": whole - done.seconds}
+    return {
+        "frames": done.frames, "seconds": done.seconds, "cpu": cpu_s() - begun[-1], "before": whole - done.seconds,
+    }  # fmt: skip
 
 
 def encoder(options: argparse.Namespace) -> dict[str, Any]:
@@ -100,12 +118,17 @@ def encoder(options: argparse.Namespace) -> dict[str, Any]:
     with Lanes(backbone) as lanes:
         for future in [lanes.submit(batch) for batch in batches[:4]]:
             future.result()
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), cpu_s()
         futures = []
         while time.perf_counter() - begin < ENOUGH_S:
             futures.append(lanes.submit(batches[len(futures) % len(batches)]))
         frames = sum(len(future.result()) for future in futures)
-    return {"frames": frames, "seconds": time.perf_counter() - begin, "load": load}
+        return {
+            "frames": frames,
+            "seconds": time.perf_counter() - begin,
+            "cpu": cpu_s() - cpu,
+            "before": load,
+        }
 
 
 def towers(options: argparse.Namespace) -> dict[str, Any]:
@@ -120,10 +143,10 @@ def towers(options: argparse.Namespace) -> dict[str, Any]:
     frames = 0
     with torch.inference_mode():
         backbone.clip.encode_image(pixels[0])
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), cpu_s()
         while time.perf_counter() - begin < ENOUGH_S:
             frames += len(backbone.clip.encode_image(pixels[frames // BATCH % len(pixels)]))
-    return {"frames": frames, "seconds": time.perf_counter() - begin, "load": load}
+    return {"frames": frames, "seconds": time.perf_counter() - begin, "cpu": cpu_s() - cpu, "before": load}
 
 
 def usual(options: argparse.Namespace) -> dict[str, Any]:
@@ -143,7 +166,7 @@ def usual(options: argparse.Namespace) -> dict[str, Any]:
     preprocess: Any = image_transform_v2(how, is_train=False)
     assert open_clip
     frames = 0
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), cpu_s()
     with torch.inference_mode():
         for path in videos(options):
             batch: list[Any] = []
@@ -154,7 +177,7 @@ def usual(options: argparse.Namespace) -> dict[str, Any]:
                     batch = []
             if batch:
                 frames += len(backbone.clip.encode_image(torch.stack(batch)).numpy())
-    return {"frames": frames, "seconds": time.perf_counter() - begin, "load": load}
+    return {"frames": frames, "seconds": time.perf_counter() - begin, "cpu": cpu_s() - cpu, "before": load}
 
 
 def profile(options: argparse.Namespace) -> dict[str, float]:
@@ -163,22 +186,17 @@ def profile(options: argparse.Namespace) -> dict[str, float]:
     from vsearch.models.backbone import Backbone
 
     spent: Counter[str] = Counter()
-    frames_of_children = decode_parts(options, spent)
-    timed(Backbone, "encode_frames", "encode", spent)
-    timed(indexing._Run, "_record", "store", spent)
-    timed(indexing._Run, "_publish", "publish", spent)
-    timed(indexing._Run, "_plan", "load, plan", spent)
-    before = cpu_s(resource.RUSAGE_SELF), cpu_s(resource.RUSAGE_CHILDREN)
-    frames = index(options)["frames"]
-    own, children = cpu_s(resource.RUSAGE_SELF) - before[0], cpu_s(resource.RUSAGE_CHILDREN) - before[1]
-    assert frames == frames_of_children
-    named = {
-        stage: spent[stage] for stage in ("decode", "scale, convert", "poster", "encode", "store", "publish")
-    }
-    decoding = spent["decode"] + spent["scale, convert"] + spent["poster"]
-    named["hand-over, rest"] = own - sum(spent[s] for s in ("encode", "store", "publish", "load, plan"))
-    named["hand-over, rest"] += children - decoding
-    return {"frames": frames, **named}
+    frames = decode_parts(options, spent)
+    decoding = dict(spent)
+    for owner, name, stage in (
+        (Backbone, "encode_frames", "encode"), (Backbone, "arrange", "arrange the tower"),
+        (indexing._Run, "_record", "store"), (indexing._Run, "_publish", "publish"),
+    ):  # fmt: skip
+        timed(owner, name, stage, spent)
+    result = index(options, spent.clear)
+    assert result["frames"] == frames
+    stages = {**decoding, **spent}
+    return {"frames": frames, **stages, "start of decoders, hand-over": result["cpu"] - sum(stages.values())}
 
 
 def decode_parts(options: argparse.Namespace, spent: Counter[str]) -> int:
@@ -224,9 +242,10 @@ def timed(owner: Any, name: str, stage: str, spent: Counter[str]) -> None:
     setattr(owner, name, measured)
 
 
-def cpu_s(who: int) -> float:
-    usage = resource.getrusage(who)
-    return usage.ru_utime + usage.ru_stime
+def cpu_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def videos(options: argparse.Namespace) -> list[Path]:

@@ -249,7 +249,9 @@ class _Run:
         return trained_encoder(head, load_backbone(model or read_card(head).model, device), self.options.fps)
 
     def _register_encoder(self) -> int:
-        return register(self.library, self._load())
+        encoder = self._load()
+        encoder.backbone.arrange()  # belongs to loading: the speed that is shown leaves it out
+        return register(self.library, encoder)
 
     def _first_pass(self, jobs: Sequence[Job], encoder_id: int) -> None:
         """Keyframes of videos that have no frames yet. What is wrong with a file, the second pass will say."""
