@@ -55,8 +55,13 @@ def _bar() -> Iterator[Report]:
     )  # fmt: skip
     with Bars(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
         task = bars.add_task("indexing", total=None, rate="")
+        stage = ""
 
         def report(p: Progress) -> None:
+            nonlocal stage
+            if p.stage != stage:  # the pace of one pass says nothing of the next
+                stage = p.stage
+                bars.reset(task)
             if p.warning:
                 bars.console.print(f"[yellow]warning:[/] {escape(printable(p.warning))}", highlight=False)
             rate = f"{p.frames_per_s:.0f} frames/s" if p.frames else ""
