@@ -6,6 +6,7 @@ and name the garbage, all in one transaction. Killed before, the old one answers
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,22 +167,18 @@ def embed_moments(catalogue: Catalogue, store: FrameStore, ids: list[int], embed
     """Vectors of moments from their stored frames, a frame set at a time."""
     import numpy as np
 
+    kept = MomentRow.start_ms, MomentRow.end_ms, MomentRow.first_frame, MomentRow.last_frame
     for some in chunks(ids):
         with catalogue.read() as session:
-            rows = session.execute(
-                select(MomentRow, FrameSetRow)
-                .join(FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id)
-                .where(MomentRow.id.in_(some))
-                .order_by(FrameSetRow.id, MomentRow.id)
-            ).all()
-        by_set: dict[int, tuple[FrameSetRow, list[MomentRow]]] = {}
-        for moment, frame_set in rows:
-            by_set.setdefault(frame_set.id, (frame_set, []))[1].append(moment)
-        for frame_set, moments in by_set.values():
-            frames = store.read(to_frames(frame_set))
-            windows = [NewMoment(m.start_ms, m.end_ms, m.first_frame, m.last_frame) for m in moments]
-            vectors = embed(frames.vectors, frames.times_ms, windows)
-            yield np.array([m.id for m in moments], np.int64), np.asarray(vectors, np.float32)
+            chosen = select(MomentRow.frame_set_id, MomentRow.id, *kept).where(MomentRow.id.in_(some))
+            rows = session.execute(chosen.order_by(MomentRow.frame_set_id, MomentRow.id)).all()
+            owners = select(FrameSetRow).where(FrameSetRow.id.in_({row[0] for row in rows}))
+            sets = {row.id: to_frames(row) for row in session.scalars(owners)}
+        for frame_set_id, moments in itertools.groupby(rows, lambda row: row[0]):
+            _, moment_ids, *columns = zip(*moments, strict=True)
+            frames = store.read(sets[frame_set_id])
+            vectors = embed(frames.vectors, frames.times_ms, list(map(NewMoment, *columns)))
+            yield np.array(moment_ids, np.int64), np.asarray(vectors, np.float32)
 
 
 def prune(session: Session) -> None:

@@ -158,25 +158,30 @@ def add_moments(
     for some in chunks(list(moments)):
         query = select(FrameSetRow.id, FrameSetRow.count).where(FrameSetRow.id.in_(some))
         counts.update((id, count) for id, count in session.execute(query))
-    ids: dict[int, tuple[int, ...]] = {}
+    values = []
     for frame_set_id, windows in moments.items():
         for moment in windows:
             if not 0 <= moment.first_frame < moment.last_frame <= counts[frame_set_id]:
                 raise ValueError(f"{moment} does not fit {counts[frame_set_id]} frames")
-        values = [
-            {
-                "frame_set_id": frame_set_id,
-                "encoder_id": encoder_id,
-                "start_ms": moment.start_ms,
-                "end_ms": moment.end_ms,
-                "first_frame": moment.first_frame,
-                "last_frame": moment.last_frame,
-            }
-            for moment in windows
-        ]
-        ordered = insert(MomentRow).returning(MomentRow.id, sort_by_parameter_order=True)
-        ids[frame_set_id] = tuple(session.scalars(ordered, values)) if values else ()
-    return ids
+            values.append(
+                {
+                    "frame_set_id": frame_set_id,
+                    "encoder_id": encoder_id,
+                    "start_ms": moment.start_ms,
+                    "end_ms": moment.end_ms,
+                    "first_frame": moment.first_frame,
+                    "last_frame": moment.last_frame,
+                }
+            )
+    if values:  # asking for the ids afterwards takes a fifth of the time of having each row's returned
+        session.connection().execute(insert(MomentRow.__table__), values)  # type: ignore[arg-type]
+    found: dict[int, list[int]] = {frame_set_id: [] for frame_set_id in moments}
+    for some in chunks(list(moments)):
+        own = MomentRow.encoder_id == encoder_id, MomentRow.frame_set_id.in_(some)
+        query_ids = select(MomentRow.frame_set_id, MomentRow.id).where(*own).order_by(MomentRow.id)
+        for frame_set_id, moment_id in session.execute(query_ids):
+            found[frame_set_id].append(moment_id)
+    return {id: tuple(found[id][len(found[id]) - len(windows) :]) for id, windows in moments.items()}
 
 
 def forget(session: Session, video_ids: Sequence[int]) -> int:

@@ -44,6 +44,21 @@ def for_cpu(clip: nn.Module, size: int) -> nn.Module:
     return clip
 
 
+def packed(module: nn.Module, *probe: Any) -> nn.Module:
+    """A copy of `module` on packed weights, or `module` itself where the copy answers `probe` otherwise.
+
+    For blocks over stored frame vectors; attention is packed where no sequence of a batch is padded.
+    """
+    with torch.inference_mode():
+        try:
+            twin = copy.deepcopy(module, {id(tensor): tensor for tensor in module.parameters()})
+            if _pack_products(twin) and _same(twin(*probe), module(*probe)):
+                return twin
+        except (AttributeError, RuntimeError, TypeError):  # as in `for_cpu`
+            pass
+    return module
+
+
 def weights_version(module: nn.Module) -> int:
     """A number that changes whenever the weights do, in place."""
     return sum(tensor._version for tensor in chain(module.parameters(), module.buffers()))
@@ -156,8 +171,10 @@ class _PackedAttention(nn.Module):
         self.outward = _Packed(attention.out_proj.weight, attention.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **how: Any) -> tuple[Tensor, Tensor | None]:
-        plain = how.get("need_weights") is False and how.keys() <= {"need_weights", "attn_mask"}
-        if query is not key or key is not value or not plain or how.get("attn_mask") is not None:
+        known = how.keys() <= {"need_weights", "attn_mask", "key_padding_mask"}
+        plain = how.get("need_weights") is False and known and how.get("attn_mask") is None
+        padding = how.get("key_padding_mask")
+        if query is not key or key is not value or not plain or (padding is not None and padding.any()):
             found: tuple[Tensor, Tensor | None] = self.original[0](query, key, value, **how)
             return found
         batch, length, width = query.shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from vsearch.models.checkpoint import Card, load, read_card
 from vsearch.models.encoder import Encoder, Vectors, Window, normalise
 
 if TYPE_CHECKING:
+    import torch
+
     from vsearch.models.video_text import VideoText
 
 
@@ -62,22 +64,45 @@ class TrainedHead:
     def embed_windows(
         self, frames: Vectors, times_ms: npt.NDArray[np.int64], windows: Sequence[Window], batch: int = 64
     ) -> npt.NDArray[np.float32]:
-        """(T, D) stored frame vectors -> (M, D) float32 unit vectors, one a window."""
+        """(T, D) stored frame vectors -> (M, D) float32 unit vectors, one a window.
+
+        Windows of equally many frames go together, so that none is padded; `batch` windows at most.
+        """
         import torch
 
-        from vsearch.models.samples import pad, pick
+        from vsearch.models.samples import pick
+        from vsearch.models.temporal import pool
 
-        found = [np.zeros((0, self.card.dim), np.float32)]
-        for i in range(0, len(windows), batch):
-            chosen = []
-            for window in windows[i : i + batch]:
-                own = np.asarray(frames[window.first_frame : window.last_frame], np.float32)
-                chosen.append(own[pick(len(own), self.card.recipe.frames, None)])
-            video, mask = pad(chosen)
-            with torch.inference_mode():
-                side = self.model.embed_video(video.to(self.model.device), mask.to(self.model.device))
-            found.append(side.vectors.float().cpu().numpy())
-        return normalise(np.concatenate(found))
+        found = np.zeros((len(windows), self.card.dim), np.float32)
+        kinds: dict[int, list[int]] = {}
+        for i, window in enumerate(windows):
+            kinds.setdefault(window.last_frame - window.first_frame, []).append(i)
+        temporal, device = self._temporal, self.model.device
+        for length, members in kinds.items():
+            picked = np.asarray(pick(length, self.card.recipe.frames, None))
+            first = np.asarray([windows[i].first_frame for i in members])
+            for begin in range(0, len(members), batch):
+                some = slice(begin, begin + batch)
+                own = np.asarray(frames[first[some, None] + picked], np.float32)  # (B, t, D)
+                with torch.inference_mode():
+                    video = torch.from_numpy(own).to(device)
+                    mask = torch.ones(video.shape[:2], dtype=torch.bool, device=device)
+                    side = pool(temporal(video, mask), mask, self.card.recipe.similarity.normalise_frames)
+                found[members[some]] = side.float().cpu().numpy()
+        return normalise(found)
+
+    @cached_property
+    def _temporal(self) -> torch.nn.Module:
+        """The head's layers, on the CPU in a faster arrangement."""
+        import torch
+
+        layers = self.model.new["temporal"].eval()
+        if self.model.device.type != "cpu":
+            return layers
+        from vsearch.models.cpu_tower import packed
+
+        probe = torch.randn(2, 8, self.card.dim, generator=torch.Generator().manual_seed(0))
+        return packed(layers, probe, torch.ones(2, 8, dtype=torch.bool))
 
     def embed_texts(self, texts: Sequence[str], backbone: Backbone | None = None) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors, through the learned prompts."""

@@ -23,10 +23,11 @@ from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.adopt import adopt, rollback
 from vsearch.indexer.moments import embedder, register
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
-from vsearch.models import Encoder, ZeroShotHead, load_backbone, load_encoder, plan_windows
+from vsearch.models import Encoder, Window, ZeroShotHead, load_backbone, load_encoder, plan_windows
 from vsearch.models.checkpoint import CARD, WEIGHTS, save
 from vsearch.models.recipe import load_recipe
-from vsearch.models.trained_head import trained_encoder
+from vsearch.models.samples import pad, pick
+from vsearch.models.trained_head import load_trained_head, trained_encoder
 from vsearch.models.video_text import VideoText
 from vsearch.retriever import search, search_similar
 from vsearch.retriever.actions import localize_videos, search_in
@@ -374,3 +375,24 @@ def test_a_tower_that_looks_across_frames_encodes_clips_as_training_saw_them(
     moment = encoder.head.embed_windows(vectors, times, moments[1:2])[0]
     np.testing.assert_allclose(moment, seen / np.linalg.norm(seen), atol=1e-4)
     assert encoder.backbone.identity != load_backbone(str(model), "cpu").identity
+
+
+@pytest.mark.parametrize("recipe", ["efficient-prompt", "actionclip", "clip4clip", "clip4clip-seqlstm"])
+def test_windows_of_any_length_get_the_vectors_of_one_padded_batch(
+    recipe: str, tmp_path: Path, model: Path
+) -> None:
+    run = checkpoint(tmp_path / "run", model, recipe)
+    head = load_trained_head(run, load_backbone(str(model), "cpu"))
+    frames = np.random.default_rng(0).normal(0, 1, (90, 32)).astype(np.float16)
+    spans = [(0, 16), (8, 24), (5, 6), (24, 90), (40, 43), (60, 76), (87, 90)]
+    windows = [Window(500 * first, 500 * last, first, last) for first, last in spans]
+    chosen = []
+    for first, last in spans:
+        own = frames[first:last].astype(np.float32)
+        chosen.append(own[pick(len(own), head.card.recipe.frames, None)])
+    with torch.inference_mode():
+        side = head.model.embed_video(*pad(chosen)).vectors.numpy()
+    expected = side / np.linalg.norm(side, axis=1, keepdims=True)
+    times = np.arange(90, dtype=np.int64) * 500
+    np.testing.assert_allclose(head.embed_windows(frames, times, windows, batch=2), expected, atol=1e-5)
+    assert head.embed_windows(frames, times, []).shape == (0, 32)

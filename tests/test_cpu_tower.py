@@ -12,7 +12,8 @@ from torch import nn
 from tests.towers import sighted_clip, small_clip
 from vsearch.models import load_backbone
 from vsearch.models.backbone import Backbone, Preprocess
-from vsearch.models.cpu_tower import for_cpu
+from vsearch.models.cpu_tower import for_cpu, packed
+from vsearch.models.temporal import build_temporal
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -134,3 +135,20 @@ def test_a_tower_that_a_rewrite_would_change_is_left_alone() -> None:
     x = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(arranged.encode_image(x), clip.encode_image(x))
     assert isinstance(arranged.visual.norm, nn.BatchNorm2d)
+
+
+@needs_onednn
+def test_a_temporal_head_on_packed_weights_gives_the_same_with_and_without_padding() -> None:
+    torch.manual_seed(0)
+    layers = build_temporal("transformer", 64, 2, 8).eval()
+    frames, whole = torch.randn(5, 8, 64), torch.ones(5, 8, dtype=torch.bool)
+    faster = packed(layers, frames, whole)
+    assert not any(type(part) is nn.MultiheadAttention for part in faster.modules())
+    padded = whole.clone()
+    padded[1, 3:] = False
+    with torch.inference_mode():
+        for mask in (whole, padded):
+            found, expected = faster(frames, mask), layers(frames, mask)
+            torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=0)
+    nothing = nn.Identity()
+    assert packed(nothing, frames) is nothing
