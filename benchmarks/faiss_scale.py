@@ -7,8 +7,8 @@ topic), `clustered` (clusters of 50 at cosine .67, in random directions) or `unc
 case). Queries are stored vectors turned away to cosine .9 (another picture of the same) and .25 (a sentence). Truth is
 exact search in float32. Times are of one query on one thread, ten answers (and 200, as the product asks for), file
 cache warm; building uses all cores. RAM is the growth of the process's own memory when the index is opened and has
-answered; mapped rows are not counted: a query touches some hundred of them, and they leave whenever memory is short. The flat float32 index is asked
-in turns with ours. Then 1 % of the moments leave and 1 % come, and recall is measured again. A million moments need
+answered; mapped rows are not counted: a query touches some hundred of them, and they leave whenever memory is short. The
+flat float32 index is asked in turns with ours. Then 1 % of the moments leave and 1 % come, and recall is measured again. A million moments need
 5 GB of disk and of memory.
 """
 

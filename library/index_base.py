@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.library.disk import HashingFile
-from vsearch.library.index_effort import MOST, K, measure_effort, sample_queries, search_lists
+from vsearch.library.index_effort import MOST, QUERIES, K, measure_effort, sample_queries, search_lists
 from vsearch.library.index_exact import CHUNK, add_codes, exact_over, half_precision, read_faiss, write_faiss
 from vsearch.library.index_files import all_or_none, check_part, damaged, write_part
 from vsearch.library.records import Base, PartFile
@@ -172,11 +172,9 @@ def write_base(folder: Path, rows_file: PartFile, ids: Ids, dim: int, sentences:
     rows = Rows(folder / "index" / rows_file.file, len(ids), dim)
     rng = np.random.default_rng(0)
     lists = max(1, round(LISTS * len(ids) ** 0.5))
-    sample = rows.decoded(np.sort(rng.choice(len(ids), min(len(ids), TRAINING * lists), replace=False)))
-    index = _train(sample, lists)
-    kinds = sample_queries(sample, sentences)
-    truth = _Truth(kinds)
-    del sample
+    order = rng.permutation(len(ids))
+    index = _train(rows.decoded(np.sort(order[: TRAINING * lists])), lists)
+    truth = _Truth(sample_queries(rows.decoded(np.sort(order[-4 * QUERIES :])), sentences))
     for part in rows.chunks():
         vectors = rows.decoded(part)
         index.add(vectors)

@@ -171,7 +171,7 @@ class Base:
     gone: PartFile | None
     gone_count: int
     effort: tuple[Effort, ...]
-    recall: float  # recall@10 measured when it was built, of the hardest kind of query
+    recall: float  # recall@10 surely reached when it was built, for the hardest kind of query
 
 
 @dataclass(frozen=True)
