@@ -62,6 +62,17 @@ def test_clusters_are_means_with_their_shares() -> None:
     torch.testing.assert_close(share[order], torch.tensor([0.1, 0.2, 0.3, 0.4]))
 
 
+def test_fewer_sentences_than_clusters_are_their_own_centroids() -> None:
+    few = nn.functional.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    means, share = clusters(few, 5)
+    assert means.shape == (5, 4)
+    torch.testing.assert_close(share, torch.tensor([1 / 3, 1 / 3, 1 / 3, 0, 0]))
+    aware = HubAwareHead(nn.Identity(), 4, 5, temperature=0.05)
+    aware.centroids[:], aware.log_share[:] = means, share.log()
+    alone = 0.05 * torch.logsumexp(few @ few.T / 0.05 - math.log(3), dim=-1)
+    torch.testing.assert_close(aware.hubness(few), alone)
+
+
 def test_every_sentence_of_mini_has_the_same_last_component() -> None:
     mini = load_backbone("mini", "cpu")
     last = mini.encode_texts(["a dog", "", "people talk in a room while rain falls on the roof, 12:30"])[

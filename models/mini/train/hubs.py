@@ -78,7 +78,11 @@ def add_constant(clip: torch.nn.Module, basis: torch.Tensor, value: float) -> No
 
 
 def clusters(vectors: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, D) unit -> (count, D) means of k-means clusters, (count,) their shares."""
+    """(N, D) unit -> (count, D) means of k-means clusters, (count,) their shares; empty ones are zero."""
+    if len(vectors) <= count:
+        spare = count - len(vectors)
+        share = torch.cat([torch.full((len(vectors),), 1 / len(vectors)), torch.zeros(spare)])
+        return torch.cat([vectors, torch.zeros(spare, vectors.shape[1])]), share
     search = faiss.Kmeans(
         vectors.shape[1], count, niter=15, seed=0, spherical=True, min_points_per_centroid=1
     )
