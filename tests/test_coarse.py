@@ -91,9 +91,13 @@ def test_the_end_is_that_of_a_run_without_a_first_pass(
         assert library.verify().problems == ()
 
 
-def test_after_the_first_pass_everything_is_searchable_and_marked(index: Run, vsearch) -> None:
+def test_after_the_first_pass_everything_is_searchable_and_marked(
+    index: Run, vsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vsearch.cli.output import print_hits
     from vsearch.retriever import search_look
     from vsearch.retriever.actions import timeline_of
+    from vsearch.retriever.answer import Answer
 
     index.stop_at = "full rate"
     with pytest.raises(KeyboardInterrupt):
@@ -108,6 +112,9 @@ def test_after_the_first_pass_everything_is_searchable_and_marked(index: Run, vs
         answer = search_look(library, look / np.linalg.norm(look), "a look")
         assert {Path(hit.path).name for hit in answer.hits} == {"a.mp4", "b.mkv", "part.mkv"}
         assert all(hit.coarse for hit in answer.hits)
+        assert Answer.from_json(answer.to_json()) == answer  # as the helper hands it on
+        print_hits(answer, "table")
+        assert capsys.readouterr().out.count("(coarse") == 3
         assert [hit.also_at for hit in answer.hits if hit.path == str(a.path)] == [
             (str(index.folder / "copy of a.mp4"),)
         ]
