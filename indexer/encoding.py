@@ -46,15 +46,21 @@ class Lanes:
     def __init__(self, backbone: Backbone) -> None:
         import torch
 
+        from vsearch.models.gpu import LANES, Streams
+
         self._backbone = backbone
+        self._streams = Streams(backbone.device)
         self.frames_together = backbone.frames_together
         backbone.arrange()
         self._threads = torch.get_num_threads()
-        count = min(_MAX_LANES, self._threads) if backbone.device == "cpu" else 1
+        count = min(_MAX_LANES, self._threads) if backbone.device == "cpu" else LANES
         self._room = threading.Semaphore(2 * count)
         self._fault: BaseException | None = None
         self._pool = ThreadPoolExecutor(
-            count, "vsearch-encoder", initializer=torch.set_num_threads, initargs=(self._threads // count,)
+            count,
+            "vsearch-encoder",
+            initializer=torch.set_num_threads,
+            initargs=(max(1, self._threads // count),),
         )
 
     def submit(self, frames: npt.NDArray[np.uint8]) -> Future[Vectors]:
@@ -68,7 +74,10 @@ class Lanes:
 
     def _encode(self, frames: npt.NDArray[np.uint8]) -> Vectors:
         try:
-            with np.errstate(over="ignore"):  # what is not finite is refused when it is stored
+            with (
+                self._streams.own(),
+                np.errstate(over="ignore"),
+            ):  # what is not finite is refused when it is stored
                 return self._backbone.encode_frames(frames).astype(np.float16)
         except BaseException as fault:
             self._fault = fault

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError
+from vsearch.models.gpu import on_device
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ class Backbone:
         import torch
 
         with torch.inference_mode(), self._precision():
-            pixels = torch.from_numpy(frames).to(self.device)
+            pixels = on_device(frames, self.device)
             # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
             x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
             return self._image_side().encode_image(x).float().cpu().numpy()
