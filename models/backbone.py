@@ -145,11 +145,14 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise ModelError("no CUDA device is available; use --device cpu or auto")
-        return device
-    raise ModelError(f"unknown device {device!r}; use auto, cpu or cuda")
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (device != "cuda" and not number.isdecimal()):
+        raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N, one device")
+    if not torch.cuda.is_available():
+        raise ModelError("no CUDA device is available; use --device cpu or auto")
+    if number and int(number) >= torch.cuda.device_count():
+        raise ModelError(f"there is no {device}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
 
 
 def list_backbones() -> list[tuple[str, str]]:

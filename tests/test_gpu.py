@@ -10,8 +10,10 @@ import torch
 
 from benchmarks import gpu as benchmark
 from tests.towers import write_model
+from vsearch.errors import ModelError
 from vsearch.indexer.encoding import Lanes
 from vsearch.models import load_backbone
+from vsearch.models.backbone import resolve_device
 from vsearch.models.gpu import Streams, on_device
 
 DEVICES = [
@@ -52,3 +54,9 @@ def test_the_benchmark_says_so_where_there_is_no_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     benchmark.main([str(tmp_path)])
     assert capsys.readouterr().out.startswith("no CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cuda:0,cuda:1", "cuda:", "cuda:x", "gpu", "mps"])
+def test_a_device_that_cannot_be_is_refused_in_a_sentence(device: str) -> None:
+    with pytest.raises(ModelError, match="unknown device"):
+        resolve_device(device)
