@@ -123,7 +123,9 @@ def test_filters_leave_videos_out(page: Any) -> None:
     page.fill("#vs-longest", "30")
     page.press("#vs-longest", "Tab")
     only = "() => [...document.querySelectorAll('.vs-hit')].map(hit => hit.textContent).join('|')"
-    page.wait_for_function(f"() => {{ const t = ({only})(); return t.includes('old.avi') && !t.includes('|'); }}")
+    page.wait_for_function(
+        f"() => {{ const t = ({only})(); return t.includes('old.avi') && !t.includes('|'); }}"
+    )
     other = page.context.new_page()
     other.goto(page.url)  # a link keeps them
     other.wait_for_selector(".vs-hit")
