@@ -1,8 +1,9 @@
 """Memory of indexing, all processes together: a very long video, and very many files.
 
-    python -m benchmarks.memory [--hours 10] [--fps 0.5] [--files 2000] [--model mini]
+    python -m benchmarks.memory [--hours 10] [--fps 2] [--files 2000] [--model mini]
 
-`--hours`: length of a 1080p H.264 video made for it (moving bars, a picture a second); `--fps`: how it is sampled.
+`--hours`: length of a 1080p H.264 video made for it (moving bars, as many pictures a second as are sampled, one at
+least); `--fps`: how it is sampled.
 `--files`: small videos of different content. Resident memory (RSS, shared pages counted in every process) is read
 five times a second from /proc while `vsearch index` runs. 0 leaves a part out.
 """
@@ -28,7 +29,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hours", type=float, default=10.0)
-    parser.add_argument("--fps", type=float, default=0.5)
+    parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--model", default="mini")
     options = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
         if options.hours:
             folder = Path(scratch) / "long"
             folder.mkdir()
-            write_long(folder / "long.mp4", options.hours)
+            write_long(folder / "long.mp4", options.hours, max(1, round(options.fps)))
             size = (folder / "long.mp4").stat().st_size / MB
             seen = index(folder, Path(scratch) / "library-long", options.model, options.fps)
             print(f"{options.hours:g} h of 1080p ({size:.0f} MB), {options.fps:g} frames a second")
@@ -100,14 +101,14 @@ def resident(pid: int) -> int:
         return 0
 
 
-def write_long(path: Path, hours: float) -> None:
-    """A picture a second. Encoded pictures are repeated from a short cycle, so that writing takes seconds."""
+def write_long(path: Path, hours: float, rate: int) -> None:
+    """`rate` pictures a second. Encoded pictures are repeated from a short cycle, so that writing takes seconds."""
     import av
 
     cycle = 60
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream(
-            "libx264", rate=1, options={"preset": "ultrafast", "crf": "32", "bf": "0"}
+            "libx264", rate=rate, options={"preset": "ultrafast", "crf": "32", "bf": "0"}
         )
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
         stream.codec_context.gop_size = cycle
@@ -119,8 +120,8 @@ def write_long(path: Path, hours: float) -> None:
             frame.pts = i
             packets += stream.encode(frame)
         packets += stream.encode(None)
-        step = round(Fraction(1) / packets[0].time_base)
-        for n in range(round(hours * 3600)):
+        step = round(Fraction(1, rate) / packets[0].time_base)
+        for n in range(round(hours * 3600 * rate)):
             packet = av.Packet(bytes(packets[n % cycle]))
             packet.stream, packet.time_base = stream, packets[0].time_base
             packet.pts = packet.dts = n * step
