@@ -1,7 +1,7 @@
 """A decoder process as its parent sees it: started, spoken to over pipes, killed.
 
 Messages are a length (4 bytes, big-endian), a JSON header and, where the header says `bytes`, that many raw
-bytes. To the child go paths; from it come ready, info, frame, progress, poster, done and failed.
+bytes. To the child go paths with options; from it come ready, info, frame, progress, poster, done and failed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ChildSilent(Exception):
 class Child:
     """One running decoder process. `stall_s` and `budget_s` limit waiting for it, nothing else."""
 
-    def __init__(self, options: DecodeOptions) -> None:
+    def __init__(self, memory_limit_bytes: int) -> None:
         self.stall_s = _START_S
         self.budget_s = float("inf")
         self.waited_s = 0.0
@@ -55,7 +55,7 @@ class Child:
                 sys.executable,
                 "-m",
                 "vsearch.indexer.decode_worker",
-                json.dumps(asdict(options)),
+                str(memory_limit_bytes),
                 str(os.getpid()),
             ],
             stdin=subprocess.PIPE,
@@ -89,10 +89,11 @@ class Child:
                 "python -c 'import av'"
             )
 
-    def start(self, path: str, stall_s: float, budget_s: float) -> None:
+    def start(self, path: str, options: DecodeOptions, stall_s: float) -> None:
         """Hand it a file. Raises ChildDied."""
-        self.stall_s, self.budget_s, self.waited_s = stall_s, budget_s, 0.0
-        header = json.dumps({"path": path}).encode()  # escapes what is not ASCII, also broken UTF-8
+        self.stall_s, self.budget_s, self.waited_s = stall_s, options.deadline_s, 0.0
+        # Escapes what is not ASCII, also broken UTF-8.
+        header = json.dumps({"path": path, "options": asdict(options)}).encode()
         try:
             os.write(self._in, len(header).to_bytes(4, "big") + header)
         except BrokenPipeError:

@@ -1,8 +1,8 @@
 """Decoder processes, supervised: jobs in, frames out, whatever a file does to its decoder.
 
 Each worker is a child process in a session of its own, fed and read over pipes by one thread here. The thread
-starts it, watches it, and kills and replaces it when it hangs, crashes or takes too long; frames that had
-arrived by then are kept. A full event queue blocks the thread, the pipe fills, and the child waits: memory is
+starts it before there is a job, watches it, and kills and replaces it when it hangs, crashes or takes too long;
+frames that had arrived by then are kept. A full event queue blocks the thread, the pipe fills, and the child waits: memory is
 bounded, and a clock runs only while the thread waits for the child.
 """
 
@@ -70,10 +70,11 @@ class JobFailed:
 
 
 Event = FrameChunk | JobDone | JobFailed
+_Order = tuple[DecodeJob, DecodeOptions]
 
 
 class DecodePool:
-    """`workers` decoder processes. Use as a context manager; leaving it kills them at once.
+    """`workers` decoder processes, starting at once. Use as a context manager; leaving it kills them at once.
 
     Chunks of one job come in order of time and are cut after every `chunk_frames` frames, whatever the
     timing; events of different jobs mix.
@@ -82,15 +83,17 @@ class DecodePool:
     def __init__(self, options: DecodeOptions, workers: int) -> None:
         if options.decoder not in ("auto", "pyav", "decord"):
             raise ValueError(f"no such decoder: {options.decoder}; use auto, pyav or decord")
-        self._jobs: queue.Queue[DecodeJob | None] = queue.Queue()
+        self._jobs: queue.Queue[_Order | None] = queue.Queue()
+        self._options = options
         self._events: queue.Queue[Event | BaseException] = queue.Queue(_LOOK_AHEAD * workers)
         self._closed = threading.Event()
         self._workers = [_Worker(options, self._jobs, self._put, self._closed) for _ in range(workers)]
         for worker in self._workers:
             worker.start()
 
-    def run(self, jobs: Iterable[DecodeJob]) -> Iterator[Event]:
-        """Decode all jobs; they are taken from the iterable only as workers come free.
+    def run(self, jobs: Iterable[DecodeJob], options: DecodeOptions | None = None) -> Iterator[Event]:
+        """Decode all jobs; they are taken from the iterable only as workers come free. `options`: others than the
+        pool's for these jobs; what they say of processes (memory, videos of each) is without effect.
 
         Raises VsearchError when decoder processes cannot be started at all. Ends when the pool is closed."""
         waiting = iter(jobs)
@@ -102,7 +105,7 @@ class DecodePool:
                 if job is None:
                     exhausted = True
                 else:
-                    self._jobs.put(job)
+                    self._jobs.put((job, options or self._options))
                     in_work += 1
             if not in_work:
                 return
@@ -150,7 +153,7 @@ class _Worker(threading.Thread):
     def __init__(
         self,
         options: DecodeOptions,
-        jobs: queue.Queue[DecodeJob | None],
+        jobs: queue.Queue[_Order | None],
         put: Callable[[Event | BaseException], None],
         closed: threading.Event,
     ) -> None:
@@ -166,8 +169,9 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         # The child is tied to this thread's life: PR_SET_PDEATHSIG watches the thread that started it.
         try:
-            while (job := self._jobs.get()) is not None and not self._closed.is_set():
-                self._decode(job)
+            self._ready_child()
+            while (order := self._jobs.get()) is not None and not self._closed.is_set():
+                self._decode(*order)
         except BaseException as error:
             self._put(error)
         finally:
@@ -179,15 +183,14 @@ class _Worker(threading.Thread):
             if self._child:
                 self._child.kill()
 
-    def _decode(self, job: DecodeJob) -> None:
+    def _decode(self, job: DecodeJob, options: DecodeOptions) -> None:
         child = self._ready_child()
         if child is None:
             return
-        record = _Record(job.id, self._options, self._put)
+        self._videos += 1
+        record = _Record(job.id, options, self._put)
         try:
-            child.start(
-                os.path.abspath(job.path), _stall_s(job.path, self._options), self._options.deadline_s
-            )
+            child.start(os.path.abspath(job.path), options, _stall_s(job.path, options))
             while not record.take(child):
                 pass
         except ChildSilent as silent:
@@ -208,10 +211,9 @@ class _Worker(threading.Thread):
             with self._lock:
                 if self._closed.is_set():
                     return None
-                self._child = Child(self._options)
+                self._child = Child(self._options.memory_limit_bytes)
             self._child.wait_ready()  # without the lock: close() may come meanwhile
             self._videos = 0
-        self._videos += 1
         return self._child
 
     def _drop_child(self) -> None:

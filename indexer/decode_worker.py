@@ -1,6 +1,6 @@
-"""Main of a decoder process: `python -m vsearch.indexer.decode_worker OPTIONS PARENT` (see `decode_child`).
+"""Main of a decoder process: `python -m vsearch.indexer.decode_worker MEMORY_BYTES PARENT` (see `decode_child`).
 
-Reads paths from its standard input, writes messages to what was its standard output. Nothing that FFmpeg or
+Reads jobs from its standard input, writes messages to what was its standard output. Nothing that FFmpeg or
 decord print gets through. It ends when its parent does.
 """
 
@@ -27,28 +27,27 @@ _PROGRESS_S = 0.5
 
 
 def main(arguments: list[str]) -> None:
-    values = json.loads(arguments[0])
-    options = DecodeOptions(**{**values, "shape": FrameShape(**values["shape"])})
-    parent = int(arguments[1])
+    memory_bytes, parent = int(arguments[0]), int(arguments[1])
     out = _claim_stdout()
     _die_with(parent)
-    _limit(options.memory_limit_bytes)
+    _limit(memory_bytes)
     try:
         _import_decoder()
     except Exception as error:
         return _send(out, {"kind": "broken", "reason": f"{type(error).__name__}: {error}"})
-    paths: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read_paths, args=(paths,), daemon=True).start()
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     _send(out, {"kind": "ready"})
     while True:
         sink = _PipeSink(out)
-        path = Path(paths.get())
+        job = jobs.get()
+        options = DecodeOptions(**{**job["options"], "shape": FrameShape(**job["options"]["shape"])})
         try:
-            outcome = decode(path, options, sink)
+            outcome = decode(Path(job["path"]), options, sink)
         except MediaError as error:
             _send(out, {"kind": "failed", "reason": str(error)})
         except MemoryError:
-            limit = options.memory_limit_bytes / (1 << 30)
+            limit = memory_bytes / (1 << 30)
             _send(out, {"kind": "failed", "reason": f"needs more than {limit:.1f} GB of memory to decode"})
         except OSError as error:
             _send(out, {"kind": "failed", "reason": f"cannot be read: {error.strerror or error}"})
@@ -98,10 +97,10 @@ def _write(out: int, data: memoryview) -> None:
         data = data[os.write(out, data) :]
 
 
-def _read_paths(paths: queue.Queue[str]) -> None:
+def _read_jobs(jobs: queue.Queue[dict[str, Any]]) -> None:
     stdin = sys.stdin.buffer
     while len(length := stdin.read(4)) == 4:
-        paths.put(json.loads(stdin.read(int.from_bytes(length, "big")))["path"])
+        jobs.put(json.loads(stdin.read(int.from_bytes(length, "big"))))
     os._exit(0)  # the parent is gone or done with us, whatever the decoder is doing
 
 

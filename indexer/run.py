@@ -197,15 +197,16 @@ class _Run:
         encoder_id = self._known.id if self._known else None
         try:
             if plan.jobs:
-                encoder_id = self._register_encoder()
-                self._started = time.monotonic()
-                self._first_pass(plan.jobs, encoder_id)
-                for job, reason, failed in self._work(plan.jobs, encoder_id):
-                    if failed:
-                        failures += [(str(file.path), reason or "unknown") for file in job.files]
-                    else:
-                        indexed += len(job.files)
-                        partial += len(job.files) * (reason is not None)
+                with self._decoders(len(plan.jobs)) as pool:  # they start while the model is made ready
+                    encoder_id = self._register_encoder()
+                    self._started = time.monotonic()
+                    self._first_pass(plan.jobs, encoder_id, pool)
+                    for job, reason, failed in self._work(plan.jobs, encoder_id, pool):
+                        if failed:
+                            failures += [(str(file.path), reason or "unknown") for file in job.files]
+                        else:
+                            indexed += len(job.files)
+                            partial += len(job.files) * (reason is not None)
         finally:  # also when interrupted: what is recorded becomes searchable
             if encoder_id is not None:
                 self._publish(encoder_id)
@@ -253,7 +254,11 @@ class _Run:
         encoder.backbone.arrange()  # belongs to loading: the speed that is shown leaves it out
         return register(self.library, encoder)
 
-    def _first_pass(self, jobs: Sequence[Job], encoder_id: int) -> None:
+    def _decoders(self, videos: int) -> DecodePool:
+        workers = self.options.workers or min(default_workers(), videos)
+        return DecodePool(DecodeOptions(self.options.fps, decoder=self.options.decoder), workers)
+
+    def _first_pass(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> None:
         """Keyframes of videos that have no frames yet. What is wrong with a file, the second pass will say."""
         encoder = self._load()
         seen = self.library.contents_with_frames(encoder.backbone.identity)
@@ -265,13 +270,13 @@ class _Run:
         if not alone or sum(job.files[0].size for job in new) < FIRST_PASS_FROM_BYTES:
             return
         self._stage = "first pass"
-        for _ in self._work(new, encoder_id, coarse=True):
+        for _ in self._work(new, encoder_id, pool, coarse=True):
             pass
         self._publish(encoder_id)
         self._stage = "full rate"
 
     def _work(
-        self, jobs: Sequence[Job], encoder_id: int, *, coarse: bool = False
+        self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool, *, coarse: bool = False
     ) -> Iterator[tuple[Job, str | None, bool]]:
         """Decode, encode and record; yields each job with a reason (partial or failed) and whether it failed."""
         encoder = self._load()
@@ -293,11 +298,8 @@ class _Run:
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
-        with (
-            DecodePool(decode, self.options.workers or default_workers()) as pool,
-            Lanes(encoder.backbone) as lanes,
-        ):
-            events = pool.run(DecodeJob(i, job.path) for i, job in enumerate(jobs))
+        with Lanes(encoder.backbone) as lanes:
+            events = pool.run((DecodeJob(i, job.path) for i, job in enumerate(jobs)), decode)
             for end, frames in encoded(events, lanes, batch, self._count_frames):
                 job = jobs[end.job_id]
                 if isinstance(end, JobFailed) or frames is None:
