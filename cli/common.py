@@ -21,7 +21,7 @@ LibraryOption = Annotated[
     Path | None,
     typer.Option("--library", metavar="DIR", help="Library folder (default: found upward, like git).", show_default=False),
 ]  # fmt: skip
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 SCHEMA_VERSION = 1  # of every JSON object we print; see docs/json.md

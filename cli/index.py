@@ -12,7 +12,6 @@ from vsearch.cli.common import (
     EXIT_NOTHING,
     EXIT_SOME_FAILED,
     SCHEMA_VERSION,
-    DeviceOption,
     JsonOption,
     LibraryOption,
     note,
@@ -40,10 +39,12 @@ def index(
         ),
     ] = None,
     fps: Annotated[float, typer.Option(min=0.01, max=60, help="Sampled frames a second.")] = 2.0,
-    device: DeviceOption = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (the first GPU, else cpu), cpu, cuda:N, or several: cuda:0,cuda:1.")
+    ] = "auto",
     decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores")
+        int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores and device")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Frames encoded at once.", show_default="16, on a GPU 64")

@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -40,20 +41,26 @@ _KEPT_BYTES = 1 << 30
 class Lanes:
     """Threads that encode batches. Use as a context manager; leaving it waits for the batches in work.
 
+    Several backbones, replicas of one on several devices, share the batches: each takes the next as it comes free.
     Not more than two batches a lane wait or are in work: `submit` blocks, and so do the decoders in the end.
+    `graphs`: see `models.gpu.Lane`; so far benchmarks/gpu.py alone asks for it.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, *backbones: Backbone, graphs: bool = False) -> None:
         import torch
 
-        from vsearch.models.gpu import LANES, Streams
+        from vsearch.models.gpu import LANES, Lane
 
-        self._backbone = backbone
-        self._streams = Streams(backbone.device)
-        self.frames_together = backbone.frames_together
-        backbone.arrange()
         self._threads = torch.get_num_threads()
-        count = min(_MAX_LANES, self._threads) if backbone.device == "cpu" else LANES
+        self.frames_together = backbones[0].frames_together
+        for backbone in backbones:
+            backbone.arrange()
+        count = LANES * len(backbones)
+        if backbones[0].device == "cpu":
+            count = max(len(backbones), min(_MAX_LANES, self._threads))
+        self._free: SimpleQueue[Lane] = SimpleQueue()  # a lane for each thread
+        for i in range(count):
+            self._free.put(Lane(backbones[i % len(backbones)], graphs))
         self._room = threading.Semaphore(2 * count)
         self._fault: BaseException | None = None
         self._pool = ThreadPoolExecutor(
@@ -73,15 +80,15 @@ class Lanes:
         return future
 
     def _encode(self, frames: npt.NDArray[np.uint8]) -> Vectors:
+        lane = self._free.get()
         try:
-            with (
-                self._streams.own(),
-                np.errstate(over="ignore"),
-            ):  # what is not finite is refused when it is stored
-                return self._backbone.encode_frames(frames).astype(np.float16)
+            with np.errstate(over="ignore"):  # what is not finite is refused when it is stored
+                return lane.encode(frames).astype(np.float16)
         except BaseException as fault:
             self._fault = fault
             raise
+        finally:
+            self._free.put(lane)
 
     def __enter__(self) -> Lanes:
         return self

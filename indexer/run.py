@@ -32,7 +32,7 @@ from vsearch.indexer.shared_progress import shared
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
-    from vsearch.models import Encoder
+    from vsearch.models import Backbone, Encoder
 
 DEFAULT_MODEL = "mini"
 DECODERS = ("auto", "pyav", "decord")
@@ -44,8 +44,8 @@ _FIRST_PASS_STALL_S = 10.0  # a file that hangs is left to the second pass
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """What a run may be told. `head`: a checkpoint's folder; `fps`: sampled frames a second; `workers`: decoder
-    processes."""
+    """What a run may be told. `head`: a checkpoint's folder; `fps`: sampled frames a second; `device`: as
+    `resolve_devices` takes it; `workers`: decoder processes."""
 
     model: str | None = None
     head: Path | None = None
@@ -160,6 +160,7 @@ class _Run:
         self.options = options
         self._report = report
         self._encoder: Encoder | None = None
+        self._backbones: list[Backbone] = []  # its own, and a copy for each further device
         # A run that was killed before its first publication has left an encoder without an index.
         self._known = library.live_encoder() or next(reversed(library.encoders()), None)
         if self._known and options.model not in (None, self._known.spec["model"]):
@@ -229,7 +230,7 @@ class _Run:
 
             self._report(Progress("loading the model"))
             if self._known:
-                self._encoder = load_encoder(self._known.spec, self.options.device)
+                self._encoder = load_encoder(self._known.spec, self._devices()[0])
                 if self._encoder.identity != self._known.identity:
                     raise ModelError(
                         f"this library was indexed with {self._known.identity}, but this installation has "
@@ -242,20 +243,27 @@ class _Run:
     def _new_encoder(self) -> Encoder:
         from vsearch.models import Encoder, ZeroShotHead, load_backbone, read_card
 
-        head, model, device = self.options.head, self.options.model, self.options.device
+        head, model, device = self.options.head, self.options.model, self._devices()[0]
         if head is None:
             return Encoder(load_backbone(model or DEFAULT_MODEL, device), ZeroShotHead())
         from vsearch.models.trained_head import trained_encoder
 
         return trained_encoder(head, load_backbone(model or read_card(head).model, device), self.options.fps)
 
+    def _devices(self) -> list[str]:
+        from vsearch.models import resolve_devices
+
+        return resolve_devices(self.options.device)
+
     def _register_encoder(self) -> int:
         encoder = self._load()
-        encoder.backbone.arrange()  # belongs to loading: the speed that is shown leaves it out
+        self._backbones = encoder.backbone.replicas(self._devices())
+        for backbone in self._backbones:
+            backbone.arrange()  # belongs to loading: the speed that is shown leaves it out
         return register(self.library, encoder)
 
     def _decoders(self, videos: int) -> DecodePool:
-        workers = self.options.workers or min(default_workers(), videos)
+        workers = self.options.workers or min(default_workers(self._devices()), videos)
         return DecodePool(DecodeOptions(self.options.fps, decoder=self.options.decoder), workers)
 
     def _first_pass(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> None:
@@ -298,7 +306,7 @@ class _Run:
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
-        with Lanes(encoder.backbone) as lanes:
+        with Lanes(*self._backbones) as lanes:
             events = pool.run((DecodeJob(i, job.path) for i, job in enumerate(jobs)), decode)
             for end, frames in encoded(events, lanes, batch, self._count_frames):
                 job = jobs[end.job_id]
@@ -399,6 +407,10 @@ def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
         )
 
 
-def default_workers() -> int:
-    """Half the cores decode, the others encode; more than eight readers gain nothing on one disk."""
-    return max(1, min(8, (os.cpu_count() or 2) // 2))
+def default_workers(devices: Sequence[str] = ("cpu",)) -> int:
+    """Half the cores decode where the others encode, at most eight. Where GPUs encode, all cores but one for each of
+    them, at most 32: a GPU takes what many cores decode."""
+    cores = os.cpu_count() or 2
+    if devices[0].startswith("cuda"):
+        return max(1, min(32, cores - len(devices)))
+    return max(1, min(8, cores // 2))

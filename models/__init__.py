@@ -1,6 +1,6 @@
 """Everything with weights: backbones, heads, the built-in model. Knows nothing of libraries, SQL or the CLI."""
 
-from vsearch.models.backbone import Backbone, Preprocess, list_backbones, load_backbone
+from vsearch.models.backbone import Backbone, Preprocess, list_backbones, load_backbone, resolve_devices
 from vsearch.models.checkpoint import Card, read_card
 from vsearch.models.encoder import (
     Encoder,
@@ -30,4 +30,5 @@ __all__ = [
     "normalise",
     "plan_windows",
     "read_card",
+    "resolve_devices",
 ]

@@ -13,6 +13,7 @@ A name is one of
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError
-from vsearch.models.gpu import on_device
+from vsearch.models.gpu import enough_memory, low_precision, on_device
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,10 @@ class Backbone:
         self.tokenizer = tokenizer
         self.identity = identity_of(name, {k: v.cpu().numpy() for k, v in clip.state_dict().items()}, pre)
         self.clip = clip.eval().requires_grad_(False).to(device)
-        self._arranged: tuple[int, torch.nn.Module] | None = None  # version of the weights, tower for the CPU
+        self._low = low_precision([device])
+        self._arranged: tuple[int, torch.nn.Module] | None = (
+            None  # version of the weights, tower for the device
+        )
         self._arranging = threading.Lock()
         self.dim = int(self.encode_texts(["a"]).shape[1])
         # (x / 255 - mean) / std as one multiply-add on raw bytes, shape (1, 3, 1, 1)
@@ -79,27 +83,57 @@ class Backbone:
         """(N, S, S, 3) uint8 RGB, already of the preprocessing's size -> (N, D) float32, not normalised."""
         import torch
 
-        with torch.inference_mode(), self._precision():
-            pixels = on_device(frames, self.device)
-            # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
-            x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
-            return self._image_side().encode_image(x).float().cpu().numpy()
+        with torch.inference_mode():
+            return self.encode_pixels(on_device(frames, self.device)).cpu().numpy()
 
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """N sentences -> (N, D) float32, not normalised. Sentences over the context length are cut."""
+    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The same for frames on the device, with vectors that stay there. In inference mode; waits for nothing."""
         import torch
 
-        with torch.inference_mode(), self._precision():
+        with self._precision():
+            # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
+            x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
+            vectors: torch.Tensor = self._image_side().encode_image(x).float()
+            return vectors
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """N sentences -> (N, D) float32, not normalised. Sentences over the context length are cut.
+
+        In float32 on every device: they are few, and their vectors are kept for machines of another kind.
+        """
+        import torch
+
+        with torch.inference_mode():
             tokens = self.tokenizer(list(texts)).to(self.device)  # (N, 77)
             return self.clip.encode_text(tokens).float().cpu().numpy()  # type: ignore[operator]
 
     def arrange(self) -> None:
-        """Before encoding many frames: on the CPU, make a faster arrangement of the image side (`cpu_tower`).
+        """Before encoding many frames: make a faster arrangement of the image side (`cpu_tower`, `gpu_tower`).
 
         It takes as long as some dozens of frames, so single pictures do without.
         """
-        if self.device == "cpu" and self._arranged is None:
+        if self._arranged is None:
             self._arrange()
+
+    def replicas(self, devices: Sequence[str]) -> list[Backbone]:
+        """This one, which is on the first of `devices`, and a copy of it for each of the others.
+
+        All in the precision that the least of the devices has, so a vector does not depend on where it was made.
+        """
+        self._low, self._arranged = low_precision(devices), None
+        return [self, *(self._on(device) for device in devices[1:])]
+
+    def _on(self, device: str) -> Backbone:
+        import torch
+
+        shared = {id(self.tokenizer): self.tokenizer, id(self._arranging): threading.Lock()}
+        twin = copy.deepcopy(self, shared)
+        twin.device = device
+        with enough_memory(device, "this model"):
+            for name, part in list(vars(twin).items()):
+                if isinstance(part, (torch.nn.Module, torch.Tensor)):
+                    setattr(twin, name, part.to(device))
+        return twin
 
     def _image_side(self) -> Any:
         """What encodes frames."""
@@ -114,17 +148,21 @@ class Backbone:
 
     def _arrange(self) -> None:
         from vsearch.models.cpu_tower import for_cpu, weights_version
+        from vsearch.models.gpu_tower import for_gpu
 
         version = weights_version(self.clip.visual)  # type: ignore[arg-type]
-        self._arranged = version, for_cpu(self.clip, self.preprocess.size)
+        if self._low is None:
+            self._arranged = version, for_cpu(self.clip, self.preprocess.size)
+        else:
+            self._arranged = version, for_gpu(self.clip, self._low)
 
     def _precision(self) -> AbstractContextManager[Any]:
         import torch
 
-        if not self.device.startswith("cuda"):
+        if self._low is None:
             return nullcontext()
-        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return torch.autocast("cuda", dtype=dtype)
+        # Nothing to keep: weights without gradients are not cached, and a captured graph must not refer to such a cache.
+        return torch.autocast(self.device.partition(":")[0], dtype=self._low, cache_enabled=False)
 
 
 def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
@@ -133,26 +171,44 @@ def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
     Raises ModelError: unknown name, missing or unfitting weights, no such device, no network for a download.
     """
     device = resolve_device(device)
-    with _quiet():
+    with _quiet(), enough_memory(device, "this model"):
         return load_mini(device=device) if name == "mini" else _load_open_clip(name, device)
 
 
 def resolve_device(device: str) -> str:
-    """'auto' | 'cpu' | 'cuda' | 'cuda:N' -> a torch device that is there."""
+    """'auto' | 'cpu' | 'cuda' | 'cuda:N' -> a torch device that is there; auto is the first GPU, else the CPU.
+
+    Raises ModelError.
+    """
     import torch
 
+    if "," in device:
+        raise ModelError(f"device {device!r}: only `vsearch index` works on several devices; give one")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return device
     kind, _, number = device.partition(":")
     if kind != "cuda" or (device != "cuda" and not number.isdecimal()):
-        raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N, one device")
+        raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         raise ModelError("no CUDA device is available; use --device cpu or auto")
     if number and int(number) >= torch.cuda.device_count():
         raise ModelError(f"there is no {device}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
+    return f"cuda:{int(number)}" if number else device
+
+
+def resolve_devices(devices: str) -> list[str]:
+    """'auto' or one device as `resolve_device` takes it, or several GPUs: 'cuda:0,cuda:1'. Raises ModelError."""
+    found = [resolve_device(device.strip()) for device in devices.split(",")]
+    if len(found) > 1:
+        if not all(device.startswith("cuda:") for device in found):
+            raise ModelError(
+                f"of several devices each must be a GPU by its number, as in cuda:0,cuda:1, not {devices}"
+            )
+        if twice := next((device for device in found if found.count(device) > 1), None):
+            raise ModelError(f"{twice} is named twice; give each device once")
+    return found
 
 
 def list_backbones() -> list[tuple[str, str]]:

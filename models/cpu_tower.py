@@ -35,7 +35,7 @@ def for_cpu(clip: nn.Module, size: int) -> nn.Module:
         probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         expected = clip.encode_image(probe)  # type: ignore[operator]
         for rewrite in (_fold_norms, _pad_in_kernels, _pack_products):
-            candidate = _twin(clip)
+            candidate = twin(clip)
             try:
                 if rewrite(candidate.visual) and _same(candidate.encode_image(probe), expected):
                     clip = candidate
@@ -64,7 +64,7 @@ def weights_version(module: nn.Module) -> int:
     return sum(tensor._version for tensor in chain(module.parameters(), module.buffers()))
 
 
-def _twin(clip: nn.Module) -> Any:
+def twin(clip: nn.Module) -> Any:
     """A copy whose image tower can be rebuilt, of the same tensors."""
     visual: Any = clip.visual
     shared = {id(tensor): tensor for tensor in chain(visual.parameters(), visual.buffers())}

@@ -1,35 +1,54 @@
-"""Encoding on a CUDA device: batches side by side, with the vectors of the CPU in the order of the frames."""
+"""Encoding on CUDA devices: batches side by side and on several of them, with the vectors of one in the order of the
+frames. What can be held without a GPU is held on the CPU in its place."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks import gpu as benchmark
-from tests.towers import write_model
+from tests.media import write_video
 from vsearch.errors import ModelError
+from vsearch.indexer import IndexOptions, index_videos, run
 from vsearch.indexer.encoding import Lanes
-from vsearch.models import load_backbone
-from vsearch.models.backbone import resolve_device
-from vsearch.models.gpu import Streams, on_device
+from vsearch.library import Library
+from vsearch.models import load_backbone, resolve_devices
+from vsearch.models.backbone import Backbone, resolve_device
+from vsearch.models.gpu import Lane, low_precision, on_device, on_stream, own_stream
+from vsearch.models.gpu_tower import for_gpu
 
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
-]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_batches_side_by_side_give_the_vectors_of_one_after_the_other(device: str, tmp_path: Path) -> None:
-    model = str(write_model(tmp_path / "model"))
-    plain, backbone = load_backbone(model, "cpu"), load_backbone(model, device)
-    rng = np.random.default_rng(0)
+def pictures(backbone: Backbone, count: int, seed: int = 0) -> np.ndarray:
     size = backbone.preprocess.size
-    batches = [rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8) for count in [8] * 11 + [3]]
-    with Lanes(backbone) as lanes:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.parametrize("graphs", [False, pytest.param(True, marks=needs_gpu)])
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_side_by_side_give_the_vectors_of_one_after_the_other(
+    device: str, graphs: bool, tiny_model: Path
+) -> None:
+    plain, backbone = load_backbone(str(tiny_model), "cpu"), load_backbone(str(tiny_model), device)
+    batches = [pictures(backbone, count, i) for i, count in enumerate([8] * 11 + [3])]
+    with Lanes(backbone, graphs=graphs) as lanes:
         results = [future.result() for future in [lanes.submit(batch) for batch in batches]]
     for batch, result in zip(batches, results, strict=True):
         found, expected = result.astype(np.float32), plain.encode_frames(batch)
@@ -39,13 +58,190 @@ def test_batches_side_by_side_give_the_vectors_of_one_after_the_other(device: st
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_frames_arrive_as_they_are_and_may_be_let_go_of_at_once(device: str) -> None:
-    streams, arrived = Streams(device), []
-    with streams.own():
+    arrived = []
+    with on_stream(own_stream(device)):
         for i in range(20):
             arrived.append(on_device(np.full((4, 64, 64, 3), i, np.uint8), device))
         assert [int(frames.float().mean().cpu()) for frames in arrived] == list(range(20))
         assert arrived[0].shape == (4, 64, 64, 3)
         assert arrived[0].dtype == torch.uint8
+
+
+def test_replicas_share_the_batches_and_give_the_same_vectors(tiny_model: Path) -> None:
+    backbone = load_backbone(str(tiny_model), "cpu")
+    batches = [pictures(backbone, 4, i) for i in range(12)]
+    expected = [backbone.encode_frames(batch).astype(np.float16) for batch in batches]
+    first, second = backbone.replicas(["cpu", "cpu"])
+    assert first is backbone
+    assert second.clip is not first.clip
+    assert second.identity == first.identity
+    met = threading.Barrier(2)
+    for replica in (first, second):
+        replica.encode_frames = meeting(replica.encode_frames, met)  # type: ignore[method-assign]
+    with Lanes(first, second) as lanes:
+        results = [future.result() for future in [lanes.submit(batch) for batch in batches]]
+    for found, vectors in zip(results, expected, strict=True):
+        np.testing.assert_allclose(found, vectors, rtol=2e-3, atol=2e-3 * np.abs(vectors).max())
+
+
+def meeting(encode: Any, met: threading.Barrier) -> Any:
+    """The first call waits for that of another replica."""
+    first = True
+
+    def encoded(frames: np.ndarray) -> np.ndarray:
+        nonlocal first
+        if first:
+            first = False
+            met.wait(20)
+        return encode(frames)
+
+    return encoded
+
+
+def test_an_index_made_on_two_devices_is_that_of_one(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4")
+    stored = []
+    for devices in (["cpu"], ["cpu", "cpu"]):
+        monkeypatch.setattr("vsearch.models.resolve_devices", lambda text, devices=devices: devices)
+        place = tmp_path / str(len(devices))
+        options = IndexOptions(model=str(tiny_model), fps=10, batch_size=4, workers=1)
+        index_videos(place, [tmp_path / "videos"], options, lambda progress: None)
+        with Library.open(place) as library:
+            (video,) = library.videos()
+            kept = library.frame_set_of(video, library.encoders()[0].backbone)
+            assert kept
+            stored.append(library.frames(kept.id))
+    assert len(stored[0].times_ms) == 24
+    np.testing.assert_array_equal(stored[0].times_ms, stored[1].times_ms)
+    np.testing.assert_allclose(stored[0].vectors, stored[1].vectors, rtol=2e-3, atol=2e-3)
+
+
+def test_one_precision_for_all_devices_the_one_that_each_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    generations = {"cuda:0": (9, 0), "cuda:1": (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", generations.__getitem__)
+    assert low_precision(["cuda:0"]) == torch.bfloat16
+    assert low_precision(["cuda:0", "cuda:1"]) == torch.float16
+    assert low_precision(["cpu", "cpu"]) is None
+
+
+@pytest.mark.parametrize("model", ["tiny", "mini"])
+def test_weights_cast_once_give_what_autocast_gives(model: str, tiny_model: Path) -> None:
+    backbone = load_backbone(str(tiny_model) if model == "tiny" else "mini", "cpu")
+    clip: Any = backbone.clip
+    size = backbone.preprocess.size
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    weights = {tuple(part.shape) for part in clip.visual.parameters() if part.dim() > 1}
+    arranged: Any = for_gpu(clip, torch.bfloat16)
+    casts = []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = clip.encode_image(pixels)
+        for tower in (clip, arranged):
+            with Casts() as seen:
+                found = tower.encode_image(pixels)
+            casts.append(sum(shape in weights for shape in seen.shapes))
+    assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()  # layouts choose kernels
+    assert casts[0] > 5
+    assert casts[1] <= 2  # positions and projection, which are no layers
+    assert {part.dtype for part in clip.parameters()} == {torch.float32}  # sentences go through these
+
+
+class Casts(TorchDispatchMode):
+    """Shapes of what is cast from float32 to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+            self.shapes.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+class Recorded(TorchDispatchMode):
+    """Stands for a CUDA graph: records operations, and replays them on the very tensors that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.steps.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, out in self.steps:
+            for kept, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(kept, torch.Tensor) and kept.data_ptr() != new.data_ptr():
+                    kept.copy_(new)
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> list[Recorded]:
+    made: list[Recorded] = []
+
+    @contextlib.contextmanager
+    def graph(graph: Recorded, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        with graph:
+            yield
+        if fault:
+            raise fault
+        made.append(graph)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    return made
+
+
+def test_a_captured_batch_is_replayed_with_the_frames_of_each(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, graphs = load_backbone(str(tiny_model), "cpu"), recorded(monkeypatch)
+    lane = Lane(backbone, graphs=True)
+    batches = [pictures(backbone, count, i) for i, count in enumerate([4, 4, 2, 4])]
+    found = [
+        lane.encode(batch) for batch in batches
+    ]  # compared after all: none lies where the next is written
+    for batch, vectors in zip(batches, found, strict=True):
+        np.testing.assert_allclose(vectors, backbone.encode_frames(batch), rtol=0, atol=1e-6)
+    assert [graph.replays for graph in graphs] == [3]  # not for the batch of two
+
+
+def test_what_cannot_be_captured_is_encoded_all_the_same(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(str(tiny_model), "cpu")
+    assert recorded(monkeypatch, RuntimeError("operation not permitted when stream is capturing")) == []
+    lane = Lane(backbone, graphs=True)
+    for i in range(2):
+        batch = pictures(backbone, 4, i)
+        np.testing.assert_array_equal(lane.encode(batch), backbone.encode_frames(batch))
+
+
+def test_too_little_memory_is_said_in_a_sentence(tiny_model: Path) -> None:
+    backbone = load_backbone(str(tiny_model), "cpu")
+
+    def encode(frames: np.ndarray) -> np.ndarray:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    batch = pictures(backbone, 4)
+    backbone.encode_frames = encode  # type: ignore[method-assign]
+    with Lanes(backbone) as lanes, pytest.raises(ModelError, match="too little free memory for batches of 4"):
+        lanes.submit(batch).result()
+
+
+def test_more_processes_decode_where_the_cores_need_not_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert run.default_workers(["cpu"]) == 8
+    assert run.default_workers(["cuda"]) == 15
+    assert run.default_workers(["cuda:0", "cuda:1"]) == 14
 
 
 def test_the_benchmark_says_so_where_there_is_no_gpu(
@@ -56,7 +252,37 @@ def test_the_benchmark_says_so_where_there_is_no_gpu(
     assert capsys.readouterr().out.startswith("no CUDA device")
 
 
-@pytest.mark.parametrize("device", ["cuda:0,cuda:1", "cuda:", "cuda:x", "gpu", "mps"])
+@pytest.mark.usefixtures("two_gpus")
+def test_several_devices_are_gpus_by_number() -> None:
+    assert resolve_devices("auto") == ["cuda"]
+    assert resolve_devices("cpu") == ["cpu"]
+    assert resolve_devices("cuda:1, cuda:0") == ["cuda:1", "cuda:0"]
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ("cuda:0,cuda:2", "there is no cuda:2: this machine has 2"),
+        ("cuda:0,cuda:00", "cuda:0 is named twice"),
+        ("cuda,cuda:0", "each must be a GPU by its number"),
+        ("cpu,cpu", "each must be a GPU by its number"),
+        ("cpu,cuda:0", "each must be a GPU by its number"),
+        ("cuda:0,", "unknown device ''"),
+        ("cuda:0,gpu", "unknown device 'gpu'"),
+    ],
+)
+def test_devices_that_cannot_be_together_are_refused_in_a_sentence(devices: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        resolve_devices(devices)
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "gpu", "mps"])
 def test_a_device_that_cannot_be_is_refused_in_a_sentence(device: str) -> None:
     with pytest.raises(ModelError, match="unknown device"):
         resolve_device(device)
+
+
+def test_what_works_on_one_device_refuses_several() -> None:
+    with pytest.raises(ModelError, match="only `vsearch index` works on several devices"):
+        resolve_device("cuda:0,cuda:1")
