@@ -7,7 +7,7 @@ answers as ever; killed after, the new one does. The old generation stays, so go
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from vsearch.indexer.encoding import keep_freed_memory
 from vsearch.indexer.moments import register, renew_moments
 from vsearch.indexer.run import Progress, Report
 from vsearch.indexer.shared_progress import shared
-from vsearch.library import EncoderInfo, Library
+from vsearch.indexer.side_by_side import side_by_side
+from vsearch.library import Each, EncoderInfo, Library
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ def adopt(
         encoder_id = register(library, Encoder(backbone, head))
         renew_moments(library, encoder_id)
         sets = len({video.fingerprint for video in library.videos("indexed", "partial")})
-        embed = _counted(head.embed_windows, sets, told)
-        generation = library.publish_update(encoder_id, embed=embed)
+        head.arrange()
+        embed: Callable[..., Any] = head.embed_windows  # stored moments have what it asks of windows
+        with side_by_side() as lanes:
+            generation = library.publish_update(encoder_id, embed=embed, each=_counted(lanes, sets, told))
     return Adopted(
         head.identity, former.head, generation.count, time.monotonic() - began, former.id != encoder_id
     )
@@ -98,15 +101,12 @@ def _check_backbone(live: EncoderInfo, checkpoint: Path) -> None:
         )
 
 
-def _counted(embed: Callable[..., Any], sets: int, report: Report) -> Callable[..., Any]:
-    """`embed`, which is called once a video, with progress."""
-    done = 0
+def _counted(each: Each, sets: int, report: Report) -> Each:
+    """`each` over videos, with progress."""
 
-    def counted(vectors: Any, times_ms: Any, moments: Any) -> Any:
-        nonlocal done
-        found = embed(vectors, times_ms, moments)
-        done += 1
-        report(Progress("adopting", sets, min(done, sets)))
-        return found
+    def counted(work: Callable[[Any], Any], videos: Iterable[Any]) -> Iterator[Any]:
+        for done, found in enumerate(each(work, videos), 1):
+            report(Progress("adopting", sets, min(done, sets)))
+            yield found
 
     return counted

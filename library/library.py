@@ -32,6 +32,7 @@ from vsearch.library.lock import WriterLock
 from vsearch.library.planning import Plan, Scan, make_plan
 from vsearch.library.reading import Ask, Reading
 from vsearch.library.records import (
+    Each,
     Embed,
     EncoderInfo,
     FoundFile,
@@ -251,16 +252,18 @@ class Library(Reading):
         embed: Embed | None = None,
         *,
         carry_over: bool = True,
+        each: Each = map,
     ) -> Generation:
         """Switch to a new generation of all moments whose videos are there.
 
         Vectors come from `new_vectors` ((n,) ids, (n, D) unit vectors), else from the encoder's newest
         generation, else from `embed(frame vectors, times_ms, moments)`. `carry_over=False` rebuilds. Gives
-        the live generation back when nothing changed. The former one stays on disk for `switch`.
+        the live generation back when nothing changed. The former one stays on disk for `switch`. `each` applies
+        `embed` to the videos: `map`, or what does so on several threads.
         """
         with self.writing():
             return publishing.publish(
-                self._catalogue, self.path, encoder_id, new_vectors, embed, carry_over=carry_over
+                self._catalogue, self.path, encoder_id, new_vectors, embed, carry_over=carry_over, each=each
             )
 
     def up_to_date(self, encoder_id: int) -> bool:

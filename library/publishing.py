@@ -41,7 +41,7 @@ from vsearch.library.index import (
 from vsearch.library.index_files import remove
 from vsearch.library.reading import LIVE
 from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
-from vsearch.library.records import PRESENT, Embed, Generation, NewMoment
+from vsearch.library.records import PRESENT, Each, Embed, Generation, NewMoment, StoredFrames
 from vsearch.library.rows import to_frames, to_generation
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def publish(
     embed: Embed | None,
     *,
     carry_over: bool,
+    each: Each = map,
 ) -> Generation:
     """Build and switch to a new generation: given vectors, then those of the encoder's newest generation
     (`carry_over`), then `embed` for moments that have none. Without `embed` those wait for the next time."""
@@ -120,7 +121,7 @@ def publish(
             if update and view is not None and view.base is not None:
                 written.append(view.base.ids)
             bare = np.setdiff1d(valid, np.concatenate([*written, np.empty(0, np.int64)]))
-            yield from embed_moments(catalogue, FrameStore(folder), bare.tolist(), embed)
+            yield from embed_moments(catalogue, FrameStore(folder), bare.tolist(), embed, each)
 
     if update and view is not None:
         new = write_update(folder, view, batches(), valid)
@@ -163,10 +164,25 @@ def switch(catalogue: Catalogue, folder: Path, generation_id: int) -> Generation
     return to_generation(row)
 
 
-def embed_moments(catalogue: Catalogue, store: FrameStore, ids: list[int], embed: Embed) -> Iterator[Batch]:
-    """Vectors of moments from their stored frames, a frame set at a time."""
+def embed_moments(
+    catalogue: Catalogue, store: FrameStore, ids: list[int], embed: Embed, each: Each = map
+) -> Iterator[Batch]:
+    """Vectors of moments from their stored frames, a frame set at a time; `each` may work on several at once."""
     import numpy as np
 
+    def embedded(stored: tuple[StoredFrames, tuple[int, ...], list[NewMoment]]) -> Batch:
+        frame_set, moment_ids, moments = stored
+        frames = store.read(frame_set)
+        vectors = embed(frames.vectors, frames.times_ms, moments)
+        return np.array(moment_ids, np.int64), np.asarray(vectors, np.float32)
+
+    yield from each(embedded, _stored_moments(catalogue, ids))
+
+
+def _stored_moments(
+    catalogue: Catalogue, ids: list[int]
+) -> Iterator[tuple[StoredFrames, tuple[int, ...], list[NewMoment]]]:
+    """Frame sets with the ids of their moments and the moments."""
     kept = MomentRow.start_ms, MomentRow.end_ms, MomentRow.first_frame, MomentRow.last_frame
     for some in chunks(ids):
         with catalogue.read() as session:
@@ -176,9 +192,7 @@ def embed_moments(catalogue: Catalogue, store: FrameStore, ids: list[int], embed
             sets = {row.id: to_frames(row) for row in session.scalars(owners)}
         for frame_set_id, moments in itertools.groupby(rows, lambda row: row[0]):
             _, moment_ids, *columns = zip(*moments, strict=True)
-            frames = store.read(sets[frame_set_id])
-            vectors = embed(frames.vectors, frames.times_ms, list(map(NewMoment, *columns)))
-            yield np.array(moment_ids, np.int64), np.asarray(vectors, np.float32)
+            yield sets[frame_set_id], moment_ids, list(map(NewMoment, *columns))
 
 
 def prune(session: Session) -> None:

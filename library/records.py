@@ -6,7 +6,7 @@ Unix seconds. Paths are absolute; a name that is not valid UTF-8 survives as `os
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +198,9 @@ class Generation:
 Embed = Callable[
     ["npt.NDArray[np.float16]", "npt.NDArray[np.int64]", Sequence[NewMoment]], "npt.NDArray[np.float32]"
 ]
+
+# `map`, or what does the same on several threads: results in the order of the items, which are taken in the caller's.
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from vsearch.models.encoder import Encoder, Vectors, Window, normalise
 if TYPE_CHECKING:
     import torch
 
+    from vsearch.models.cpu_temporal import Moments
     from vsearch.models.video_text import VideoText
 
 
@@ -66,43 +67,38 @@ class TrainedHead:
     ) -> npt.NDArray[np.float32]:
         """(T, D) stored frame vectors -> (M, D) float32 unit vectors, one a window.
 
-        Windows of equally many frames go together, so that none is padded; `batch` windows at most.
+        Windows of equally many frames go together, so that none is padded; `batch` windows at most. Threads may call
+        this at once, after `arrange`.
         """
         import torch
 
         from vsearch.models.samples import pick
-        from vsearch.models.temporal import pool
 
         found = np.zeros((len(windows), self.card.dim), np.float32)
         kinds: dict[int, list[int]] = {}
         for i, window in enumerate(windows):
             kinds.setdefault(window.last_frame - window.first_frame, []).append(i)
-        temporal, device = self._temporal, self.model.device
         for length, members in kinds.items():
             picked = np.asarray(pick(length, self.card.recipe.frames, None))
             first = np.asarray([windows[i].first_frame for i in members])
             for begin in range(0, len(members), batch):
                 some = slice(begin, begin + batch)
-                own = np.asarray(frames[first[some, None] + picked], np.float32)  # (B, t, D)
+                own = np.ascontiguousarray(frames[first[some, None] + picked])  # (B, t, D)
                 with torch.inference_mode():
-                    video = torch.from_numpy(own).to(device)
-                    mask = torch.ones(video.shape[:2], dtype=torch.bool, device=device)
-                    side = pool(temporal(video, mask), mask, self.card.recipe.similarity.normalise_frames)
-                found[members[some]] = side.float().cpu().numpy()
+                    video = torch.from_numpy(own).to(self.model.device).float()
+                    found[members[some]] = self._moments(video).cpu().numpy()
         return normalise(found)
 
+    def arrange(self) -> None:
+        """Bring the layers into the arrangement for this machine, which the first window would do otherwise."""
+        _ = self._moments
+
     @cached_property
-    def _temporal(self) -> torch.nn.Module:
-        """The head's layers, on the CPU in a faster arrangement."""
-        import torch
+    def _moments(self) -> Moments:
+        from vsearch.models.cpu_temporal import moments_of
 
-        layers = self.model.new["temporal"].eval()
-        if self.model.device.type != "cpu":
-            return layers
-        from vsearch.models.cpu_tower import packed
-
-        probe = torch.randn(2, 8, self.card.dim, generator=torch.Generator().manual_seed(0))
-        return packed(layers, probe, torch.ones(2, 8, dtype=torch.bool))
+        normalise_frames = self.card.recipe.similarity.normalise_frames
+        return moments_of(self.model.new["temporal"], normalise_frames, self.card.dim, self.model.device)
 
     def embed_texts(self, texts: Sequence[str], backbone: Backbone | None = None) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors, through the learned prompts."""
