@@ -1,15 +1,18 @@
 """Another head for a library that has been indexed: how long, and does anything but the head change.
 
-    python -m benchmarks.adopt [--frames 24000] [--minutes 1] [--recipe efficient-prompt]
+    python -m benchmarks.adopt [--frames 24000] [--minutes 1] [--recipe efficient-prompt] [--model mini | vit-b-32]
 
-Frame vectors of the built-in model's shape are recorded for videos of so many minutes that do not exist, so there is
-nothing that could be decoded; the head has random weights, as time does not depend on them. Started processes are
-counted all the same. Where the time goes: moments (planned and recorded), the head, and the rest, most of it the index.
+Frame vectors of the model's shape (mini: 384, ViT-B/32 with random weights: 512 dimensions) are recorded for videos of
+so many minutes that do not exist, so there is nothing that could be decoded; the head has random weights, as time does
+not depend on them. Started processes are counted all the same. Where the CPU time goes: moments (planned and recorded),
+the head (all threads), and the rest: loading, reading, most of it the index. At the end, how far moments are from those
+of the head's layers as they were trained, over some windows of the library.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -25,8 +28,11 @@ from vsearch.indexer.moments import embedder, register
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import Encoder, ZeroShotHead, load_backbone, plan_windows
 from vsearch.models.checkpoint import save
+from vsearch.models.cpu_temporal import multiplies_bfloat16
+from vsearch.models.encoder import normalise
 from vsearch.models.recipe import load_recipe
-from vsearch.models.trained_head import TrainedHead
+from vsearch.models.samples import pad, pick
+from vsearch.models.trained_head import TrainedHead, load_trained_head
 from vsearch.models.video_text import VideoText
 from vsearch.retriever import search
 
@@ -41,13 +47,15 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24_000)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--recipe", default="efficient-prompt")
+    parser.add_argument("--model", choices=("mini", "vit-b-32"), default="mini")
     options = parser.parse_args()
     frames_each = round(options.minutes * 120)
     videos = max(1, options.frames // frames_each)
     with tempfile.TemporaryDirectory() as scratch:
-        run = random_checkpoint(Path(scratch) / "run", options.recipe)
+        name = "mini" if options.model == "mini" else str(random_model(Path(scratch) / "model"))
+        run = random_checkpoint(Path(scratch) / "run", options.recipe, name)
         with Library.open(Path(scratch) / "library", create=True) as library:
-            fill(library, videos, frames_each)
+            fill(library, videos, frames_each, name)
             before, index = search(library, QUERY), index_bytes(library)
             sys.addaudithook(lambda event, _: started.append(event) if event in PROCESS else None)
             seconds = {
@@ -63,16 +71,24 @@ def main() -> None:
             back_s = time.monotonic() - began
             same = search(library, QUERY) == before and index_bytes(library) == index
             frames = library.summary().frame_count
-    print(f"{videos} videos, {frames} frames, {done.moments} moments, {options.recipe}")
+            parts = {part: sum(spent) for part, spent in seconds.items()}
+            head = load_trained_head(run, load_backbone(name, "cpu"))
+            cosine = least_cosine(head, library)
+    print(
+        f"{videos} videos, {frames} frames of {head.card.dim} dimensions, {done.moments} moments, {options.recipe}"
+    )
     print(
         f"adopted in {done.seconds:.1f} s ({cpu_s:.1f} s of CPU) with the model's loading; {len(started)} processes started"
     )
-    parts = {name: sum(spent) for name, spent in seconds.items()}
-    parts["loading, reading, index"] = done.seconds - sum(parts.values())
-    print("of that " + ", ".join(f"{name} {spent:.1f} s" for name, spent in parts.items()))
-    flop = head_flop(options.recipe, 16) * done.moments
+    parts["loading, reading, index"] = cpu_s - sum(parts.values())
+    print("of the CPU time " + ", ".join(f"{part} {spent:.1f} s" for part, spent in parts.items()))
+    flop = head_flop(options.recipe, 16, head.card.dim) * done.moments
     if flop:
-        print(f"products of the head: {flop / 1e9:.0f} GFLOP, {flop / parts['the head'] / 1e9:.0f} GFLOP/s")
+        print(
+            f"products of the head: {flop / 1e9:.0f} GFLOP, {flop / parts['the head'] / 1e9:.0f} GFLOP/s a core; "
+            f"bfloat16 where it fits: {multiplies_bfloat16()}"
+        )
+    print(f"moments and those of the layers as trained: cosine {cosine:.7f} or more")
     top = [{hit.path for hit in answer.hits} for answer in (before, after)]
     print(f"of the first ten videos {len(top[0] - top[1])} are others now")
     print(f"rolled back in {back_s:.2f} s; index and answers as before, bit for bit: {same}")
@@ -82,31 +98,60 @@ PROCESS = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec", "os.syste
 
 
 def timed(owner: Any, name: str) -> list[float]:
-    """Seconds of each later call of that function."""
+    """CPU seconds of each later call of that function, in whatever thread."""
     original, spent = getattr(owner, name), []
 
     def measured(*values: Any) -> Any:
-        began = time.monotonic()
+        began = time.thread_time()
         try:
             return original(*values)
         finally:
-            spent.append(time.monotonic() - began)
+            spent.append(time.thread_time() - began)
 
     setattr(owner, name, measured)
     return spent
 
 
-def head_flop(recipe: str, window: int) -> float:
+def head_flop(recipe: str, window: int, dim: int) -> float:
     """Floating-point operations in the matrix products of a temporal transformer, a window of so many frames."""
-    chosen, dim = load_recipe(recipe), load_backbone("mini", "cpu").dim
+    chosen = load_recipe(recipe)
     frames = min(window, chosen.frames)
     layers = chosen.temporal.layers if chosen.temporal.kind == "transformer" else 0
     return layers * frames * (24 * dim**2 + 4 * frames * dim)
 
 
-def random_checkpoint(folder: Path, name: str) -> Path:
-    backbone = load_backbone("mini", "cpu")
-    model = VideoText(load_recipe(name).on_frozen_frames(), backbone)
+def least_cosine(head: TrainedHead, library: Library) -> float:
+    """Of moments of some videos and those that the head's layers make as they were trained, in float32."""
+    least = 1.0
+    for video in library.videos()[:10]:
+        stored = library.frames(library.frame_set_of(video, library.live_encoder().backbone).id)
+        vectors, times = np.asarray(stored.vectors), np.asarray(stored.times_ms)
+        windows = plan_windows(times, len(times) * 500, head.window_s, head.overlap)
+        chosen = [vectors[w.first_frame : w.last_frame].astype(np.float32) for w in windows]
+        chosen = [own[pick(len(own), head.card.recipe.frames, None)] for own in chosen]
+        with torch.inference_mode():
+            expected = normalise(head.model.embed_video(*pad(chosen)).vectors.numpy())
+        found = head.embed_windows(vectors, times, windows)
+        least = min(least, float((found.astype(np.float64) * expected).sum(1).min()))
+    return least
+
+
+def random_model(folder: Path) -> Path:
+    """A model folder with the shape of ViT-B/32 and random weights."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    config: Any = open_clip.get_model_config("ViT-B-32")
+    pre = {"size": 224, "mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": pre}))
+    save_file(open_clip.model.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def random_checkpoint(folder: Path, recipe: str, model_name: str) -> Path:
+    backbone = load_backbone(model_name, "cpu")
+    model = VideoText(load_recipe(recipe).on_frozen_frames(), backbone)
     with torch.no_grad():
         for _, parameter in model.trained():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -114,9 +159,9 @@ def random_checkpoint(folder: Path, name: str) -> Path:
     return folder
 
 
-def fill(library: Library, videos: int, frames: int) -> None:
+def fill(library: Library, videos: int, frames: int, model_name: str) -> None:
     """Videos of `frames` frames, 2 a second."""
-    encoder = Encoder(load_backbone("mini", "cpu"), ZeroShotHead())
+    encoder = Encoder(load_backbone(model_name, "cpu"), ZeroShotHead())
     encoder_id = register(library, encoder)
     times, length_ms = np.arange(frames, dtype=np.int64) * 500, frames * 500
     windows = plan_windows(times, length_ms, encoder.head.window_s, encoder.head.overlap)
