@@ -4,15 +4,16 @@ Where there is much to do it goes over new videos twice. The first pass decodes 
 searchable, marked coarse; the second, at full rate, replaces that video by video. A coarse video is still to do: a
 run that was stopped between the two goes on with the second.
 
-Decoding happens in child processes (`decode_pool`), encoding in threads of this one (`encoding`) while they read
-ahead. Each video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
+Decoding happens in child processes (`decode_pool`), encoding in threads of this one (`encoding`), which read on
+(`ahead`) while this thread records. Each video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.indexer.ahead import ahead
 from vsearch.indexer.decode import DecodeOptions
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
@@ -39,6 +41,7 @@ DECODERS = ("auto", "pyav", "decord")
 PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
 FIRST_PASS_EVERY_S = 10.0  # the same in the first pass
 FIRST_PASS_FROM_BYTES = 32_000_000  # of new videos: less is done at full rate in some seconds
+_ENDS_WAITING = 16  # videos that may wait to be recorded
 _FIRST_PASS_STALL_S = 10.0  # a file that hangs is left to the second pass
 
 
@@ -202,12 +205,13 @@ class _Run:
                     encoder_id = self._register_encoder()
                     self._started = time.monotonic()
                     self._first_pass(plan.jobs, encoder_id, pool)
-                    for job, reason, failed in self._work(plan.jobs, encoder_id, pool):
-                        if failed:
-                            failures += [(str(file.path), reason or "unknown") for file in job.files]
-                        else:
-                            indexed += len(job.files)
-                            partial += len(job.files) * (reason is not None)
+                    with closing(self._work(plan.jobs, encoder_id, pool)) as work:
+                        for job, reason, failed in work:
+                            if failed:
+                                failures += [(str(file.path), reason or "unknown") for file in job.files]
+                            else:
+                                indexed += len(job.files)
+                                partial += len(job.files) * (reason is not None)
         finally:  # also when interrupted: what is recorded becomes searchable
             if encoder_id is not None:
                 self._publish(encoder_id)
@@ -278,14 +282,15 @@ class _Run:
         if not alone or sum(job.files[0].size for job in new) < FIRST_PASS_FROM_BYTES:
             return
         self._stage = "first pass"
-        for _ in self._work(new, encoder_id, pool, coarse=True):
-            pass
+        with closing(self._work(new, encoder_id, pool, coarse=True)) as work:
+            for _ in work:
+                pass
         self._publish(encoder_id)
         self._stage = "full rate"
 
     def _work(
         self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool, *, coarse: bool = False
-    ) -> Iterator[tuple[Job, str | None, bool]]:
+    ) -> Generator[tuple[Job, str | None, bool], None, None]:
         """Decode, encode and record; yields each job with a reason (partial or failed) and whether it failed."""
         encoder = self._load()
         every_s = FIRST_PASS_EVERY_S if coarse else PUBLISH_EVERY_S
@@ -293,6 +298,7 @@ class _Run:
         sizes = [sum(file.size for file in job.files[:1]) for job in jobs]
         self._bytes_todo, self._videos = sum(sizes), len(jobs)
         self._begin = published = time.monotonic()
+        self._progress()
         cost = 0.0
         pre = encoder.backbone.preprocess
         decode = DecodeOptions(
@@ -306,9 +312,19 @@ class _Run:
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
-        with Lanes(*self._backbones) as lanes:
-            events = pool.run((DecodeJob(i, job.path) for i, job in enumerate(jobs)), decode)
-            for end, frames in encoded(events, lanes, batch, self._count_frames):
+        events = pool.run((DecodeJob(i, job.path) for i, job in enumerate(jobs)), decode)
+        with (
+            Lanes(*self._backbones) as lanes,
+            closing(
+                ahead(
+                    lambda some: encoded(some, lanes, batch, self._count_frames),
+                    events,
+                    _ENDS_WAITING,
+                    self._progress,
+                )
+            ) as ready,
+        ):
+            for end, frames in ready:
                 job = jobs[end.job_id]
                 if isinstance(end, JobFailed) or frames is None:
                     reason = end.reason if isinstance(end, JobFailed) else "no picture could be decoded"
@@ -369,7 +385,6 @@ class _Run:
 
     def _count_frames(self, count: int) -> None:
         self._frames += count
-        self._progress()
 
     def _progress(self) -> None:
         elapsed = time.monotonic() - self._begin
