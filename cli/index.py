@@ -42,7 +42,9 @@ def index(
     device: Annotated[
         str, typer.Option(help="auto (the first GPU, else cpu), cpu, cuda:N, or several: cuda:0,cuda:1.")
     ] = "auto",
-    decoder: Annotated[str, typer.Option(help="auto, pyav or decord.")] = "auto",
+    decoder: Annotated[
+        str, typer.Option(help="auto, pyav, decord, or nvdec (on a GPU, with torchcodec).")
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores and device")
     ] = None,

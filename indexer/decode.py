@@ -21,6 +21,7 @@ from vsearch.errors import MediaError
 from vsearch.indexer.picture import FrameShape, Image
 from vsearch.indexer.probe import MediaInfo
 
+DECODERS = ("auto", "pyav", "decord", "nvdec")
 MAX_DURATION_S = 48 * 3600.0  # a hostile file may claim years; longer ones are indexed up to here
 _EPSILON_S = 1e-6  # float error of pts * time_base
 _POSTER_CONTRAST = 12.0  # standard deviation of grey values that a picture must have to stand for a video
@@ -32,16 +33,18 @@ class DecodeOptions:
     """What decoding may use, and what it makes.
 
     `fps`: samples a second. `keyframes_every_s`: not those, but keyframes, at most one in so many seconds, at their
-    own times; always by PyAV, and without a word about damage. `decoder`: 'auto', 'pyav' or 'decord'; auto is PyAV, see benchmarks/decoders.py.
+    own times; always by PyAV, and without a word about damage. `decoder`: 'auto', 'pyav', 'decord' or 'nvdec'; auto is
+    PyAV, see benchmarks/decoders.py. `gpus`: where nvdec works, each decoder process on one of them.
     A video may take `deadline_s` plus `deadline_per_video_s` for each second of it, and `stall_s` without any
     news; time during which the process waits for the consumer does not count. `memory_limit_bytes`: address
-    space of a decoder process. `max_pixels`: of one picture. `chunk_frames`: frames in an event.
+    space of a decoder process; 0: no limit, for CUDA reserves far more than it uses. `max_pixels`: of one picture. `chunk_frames`: frames in an event.
     """
 
     fps: float = 2.0
     keyframes_every_s: float | None = None
     shape: FrameShape = field(default_factory=lambda: FrameShape(224))
     decoder: str = "auto"
+    gpus: tuple[str, ...] = ("cuda",)
     deadline_s: float = 120.0
     deadline_per_video_s: float = 6.0
     stall_s: float = 30.0
@@ -159,6 +162,10 @@ def open_source(path: Path, options: DecodeOptions) -> Source:
         from vsearch.indexer.decode_decord import DecordSource
 
         return DecordSource(path, options)
+    if options.decoder == "nvdec":
+        from vsearch.indexer.decode_torchcodec import open_torchcodec
+
+        return open_torchcodec(path, options)
     from vsearch.indexer.decode_pyav import PyavSource
 
     return PyavSource(path, options)

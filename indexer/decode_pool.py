@@ -13,14 +13,14 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.indexer.decode import DecodeOptions, clock
+from vsearch.indexer.decode import DECODERS, DecodeOptions, clock
 from vsearch.indexer.decode_child import Child, ChildDied, ChildSilent
 from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.probe import MediaInfo
@@ -81,13 +81,13 @@ class DecodePool:
     """
 
     def __init__(self, options: DecodeOptions, workers: int) -> None:
-        if options.decoder not in ("auto", "pyav", "decord"):
-            raise ValueError(f"no such decoder: {options.decoder}; use auto, pyav or decord")
+        if options.decoder not in DECODERS:
+            raise ValueError(f"no such decoder: {options.decoder}; use {', '.join(DECODERS)}")
         self._jobs: queue.Queue[_Order | None] = queue.Queue()
         self._options = options
         self._events: queue.Queue[Event | BaseException] = queue.Queue(_LOOK_AHEAD * workers)
         self._closed = threading.Event()
-        self._workers = [_Worker(options, self._jobs, self._put, self._closed) for _ in range(workers)]
+        self._workers = [_Worker(i, options, self._jobs, self._put, self._closed) for i in range(workers)]
         for worker in self._workers:
             worker.start()
 
@@ -152,12 +152,14 @@ class _Worker(threading.Thread):
 
     def __init__(
         self,
+        number: int,
         options: DecodeOptions,
         jobs: queue.Queue[_Order | None],
         put: Callable[[Event | BaseException], None],
         closed: threading.Event,
     ) -> None:
         super().__init__(daemon=True, name="vsearch-decoder")
+        self._number = number
         self._options = options
         self._jobs = jobs
         self._put = put
@@ -188,6 +190,8 @@ class _Worker(threading.Thread):
         if child is None:
             return
         self._videos += 1
+        own_gpu = options.gpus[self._number % len(options.gpus)]
+        options = replace(options, gpus=(own_gpu,))
         record = _Record(job.id, options, self._put)
         try:
             child.start(os.path.abspath(job.path), options, _stall_s(job.path, options))
@@ -302,8 +306,8 @@ class _Record:
 
 
 def _stall_s(path: Path, options: DecodeOptions) -> float:
-    """decord reads a whole file before its first frame; give it a slow disk's time for that."""
-    if options.decoder != "decord":
+    """decord and torchcodec read a whole file before its first frame; give them a slow disk's time for that."""
+    if options.decoder not in ("decord", "nvdec"):
         return options.stall_s
     try:
         return options.stall_s + os.stat(path).st_size / 20e6

@@ -32,7 +32,10 @@ _MAX_LEAD_S = 3600.0  # of sound before the first picture
 
 
 class PyavSource:
-    """A video opened with PyAV (see `decode.Source`). Raises MediaError when no picture can be decoded."""
+    """A video opened with PyAV (see `decode.Source`). Raises MediaError when no picture can be decoded.
+
+    `zero_s`: the time stamp that is 0:00; `first_s`: when the first picture appears, from there.
+    """
 
     def __init__(self, path: Path, options: DecodeOptions) -> None:
         self._path = path
@@ -57,22 +60,23 @@ class PyavSource:
         self._lost_packets = 0  # a stream that was joined in the middle begins with some
         if first.interlaced_frame:
             self._thin = None  # fields may come alone
-        self._zero_s, first_s = self._presentation_start(first)
+        self.zero_s, self.first_s = self._presentation_start(first)
+        self.stream_index = self._stream.index
         self.info, self._expected_s, self._expected_is_exact = self._describe(
-            first, first_s, float(rate or 0)
+            first, self.first_s, float(rate or 0)
         )
         self._ahead = chain([first], decoded)
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]:
         decoded: Iterator[VideoFrame] = self._ahead
         if self._thin:
-            self._thin.begin(wanted, self._zero_s)
+            self._thin.begin(wanted, self.zero_s)
         gap_s = _FIRST_GAP_S if self._name in _SEEKABLE else float("inf")
         last_s = float("-inf")
         sought_s: float | None = None  # the target of a seek whose landing is not checked yet
         while True:
             frame = next(decoded, None)
-            start_s = self._timeline.place(frame) - self._zero_s if frame else float("inf")
+            start_s = self._timeline.place(frame) - self.zero_s if frame else float("inf")
             if sought_s is not None:
                 if (
                     start_s > sought_s
@@ -95,13 +99,13 @@ class PyavSource:
             if wanted() - start_s > gap_s:
                 sought_s = wanted()
                 self._timeline.restart()
-                self._seek(sought_s + self._zero_s)
+                self._seek(sought_s + self.zero_s)
                 decoded = self._decoded()
 
     def keyframes(self, every_s: float) -> Iterator[Shown]:
         """The first picture, then keyframes at least `every_s` apart, each by itself."""
         first = next(self._ahead)
-        zero_s = self._zero_s
+        zero_s = self.zero_s
         yield self._shown(first, self._timeline.place(first) - zero_s)
         seekable = self._name in _SEEKABLE
         for frame, start_s in keyframes(self._container, self._stream, every_s, zero_s, seekable=seekable):

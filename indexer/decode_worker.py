@@ -128,7 +128,7 @@ def _die_with(parent: int) -> None:
 def _limit(memory_bytes: int) -> None:
     import resource
 
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory_bytes)]
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory_bytes)][: 2 if memory_bytes else 1]
     for kind, value in limits:
         with contextlib.suppress(ValueError, OSError):  # macOS does not limit address space
             hard = resource.getrlimit(kind)[1]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.ahead import ahead
-from vsearch.indexer.decode import DecodeOptions
+from vsearch.indexer.decode import DECODERS, DecodeOptions
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
 from vsearch.indexer.encoding import Lanes, VideoFrames, encoded, keep_freed_memory
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from vsearch.models import Backbone, Encoder
 
 DEFAULT_MODEL = "mini"
-DECODERS = ("auto", "pyav", "decord")
 PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
 FIRST_PASS_EVERY_S = 10.0  # the same in the first pass
 FIRST_PASS_FROM_BYTES = 32_000_000  # of new videos: less is done at full rate in some seconds
@@ -267,8 +266,15 @@ class _Run:
         return register(self.library, encoder)
 
     def _decoders(self, videos: int) -> DecodePool:
-        workers = self.options.workers or min(default_workers(self._devices()), videos)
-        return DecodePool(DecodeOptions(self.options.fps, decoder=self.options.decoder), workers)
+        """Raises VsearchError where decoder nvdec cannot work."""
+        devices, decoder = self._devices(), self.options.decoder
+        options = DecodeOptions(self.options.fps, decoder=decoder)
+        if decoder == "nvdec":
+            from vsearch.indexer.decode_torchcodec import check_torchcodec
+
+            check_torchcodec(devices)
+            options = replace(options, memory_limit_bytes=0, gpus=tuple(devices))
+        return DecodePool(options, self.options.workers or min(default_workers(devices, decoder), videos))
 
     def _first_pass(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> None:
         """Keyframes of videos that have no frames yet. What is wrong with a file, the second pass will say."""
@@ -305,6 +311,7 @@ class _Run:
             fps=self.options.fps,
             shape=FrameShape(pre.size, pre.resize_mode, pre.interpolation),
             decoder=self.options.decoder,
+            gpus=tuple(self._devices()),
         )
         if coarse:  # two to each window
             seconds = encoder.head.window_s / 2
@@ -422,10 +429,13 @@ def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
         )
 
 
-def default_workers(devices: Sequence[str] = ("cpu",)) -> int:
+def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") -> int:
     """Half the cores decode where the others encode, at most eight. Where GPUs encode, all cores but one for each of
-    them, at most 32: a GPU takes what many cores decode."""
+    them, at most 32: a GPU takes what many cores decode. Where GPUs decode, four for each: a process takes some
+    hundred megabytes of its memory, and it has one to seven units that decode."""
     cores = os.cpu_count() or 2
+    if decoder == "nvdec":
+        return min(cores, 4 * len(devices))
     if devices[0].startswith("cuda"):
         return max(1, min(32, cores - len(devices)))
     return max(1, min(8, cores // 2))

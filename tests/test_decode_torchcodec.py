@@ -1,0 +1,205 @@
+"""Decoding through torchcodec, on the CPU: the samples of PyAV, at the same times."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import media
+from vsearch.errors import VsearchError
+from vsearch.indexer import IndexOptions, index_videos
+from vsearch.indexer.decode import DecodeOptions, Outcome, decode
+from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDone
+from vsearch.indexer.decode_pyav import PyavSource
+from vsearch.indexer.decode_torchcodec import TorchcodecSource, check_torchcodec, open_torchcodec, to_square
+from vsearch.indexer.picture import FrameShape
+from vsearch.models import load_backbone
+
+
+def _works() -> bool:
+    if importlib.util.find_spec("torchcodec") is None:
+        return False
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+needs_torchcodec = pytest.mark.skipif(not _works(), reason="torchcodec, or FFmpeg's libraries, not installed")
+ON_CPU = DecodeOptions(fps=7, decoder="nvdec", gpus=("cpu",), shape=FrameShape(64))
+
+
+class Kept:
+    """A `decode.Sink` that keeps everything."""
+
+    def __init__(self) -> None:
+        self.times: list[int] = []
+        self.frames: list[np.ndarray] = []
+        self.posters = 0
+
+    def info(self, info: Any) -> None: ...
+
+    def progress(self, time_ms: int) -> None: ...
+
+    def frame(self, time_ms: int, image: np.ndarray) -> None:
+        self.times.append(time_ms)
+        self.frames.append(image.copy())
+
+    def poster(self, jpeg: bytes) -> None:
+        assert jpeg.startswith(b"\xff\xd8")
+        self.posters += 1
+
+
+def sampled(path: Path, options: DecodeOptions) -> tuple[Kept, Outcome]:
+    kept = Kept()
+    return kept, decode(path, options, kept)
+
+
+def plain(fps: float) -> DecodeOptions:
+    return DecodeOptions(fps=fps, decoder="pyav", shape=ON_CPU.shape)
+
+
+def made(kind: str, folder: Path) -> Path:
+    mp4, mkv = folder / f"{kind}.mp4", folder / f"{kind}.mkv"
+    if kind == "variable":
+        return media.write_video(mkv, times=[0, 0.04, 0.5, 0.9, 1.4, 1.44, 3.0, 3.3])
+    if kind == "sound first":
+        return media.write_video(mp4, audio_s=2.5, start_s=0.3)
+    if kind == "rotated":
+        return media.rotate(media.write_video(mp4), 90)
+    if kind == "edited":
+        return media.edit(media.write_video(mp4), 0.7, 1.5)
+    if kind == "truncated":
+        return media.truncated(mkv, media.write_video(folder / "whole.mkv"))
+    return media.write_video(mp4)
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("fps", [0.3, 2, 7])
+@pytest.mark.parametrize("kind", ["plain", "variable", "sound first", "rotated", "edited", "truncated"])
+def test_samples_and_times_are_those_of_pyav(kind: str, fps: float, tmp_path: Path) -> None:
+    path = made(kind, tmp_path)
+    source = open_torchcodec(path, ON_CPU)
+    source.close()
+    assert isinstance(source, TorchcodecSource)
+    expected, told = sampled(path, plain(fps))
+    found, outcome = sampled(path, DecodeOptions(fps=fps, decoder="nvdec", gpus=("cpu",), shape=ON_CPU.shape))
+    assert found.times == expected.times
+    assert outcome == told
+    assert found.posters == expected.posters > 0
+    for one, other in zip(found.frames, expected.frames, strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 3  # grey levels: other scaling and rounding
+
+
+@needs_torchcodec
+def test_vectors_are_close_to_those_of_pyav(tmp_path: Path) -> None:
+    path, shape = media.write_video(tmp_path / "a.mp4", size=(320, 240)), FrameShape(224)
+    mini = load_backbone("mini", "cpu")
+    vectors = [
+        mini.encode_frames(np.stack(sampled(path, options)[0].frames))
+        for options in (
+            DecodeOptions(decoder="pyav", shape=shape),
+            DecodeOptions(decoder="nvdec", gpus=("cpu",), shape=shape),
+        )
+    ]
+    one, other = (found / np.linalg.norm(found, axis=1, keepdims=True) for found in vectors)
+    assert (one * other).sum(axis=1).min() > 0.99
+
+
+@needs_torchcodec
+def test_what_it_does_not_do_goes_through_pyav(tmp_path: Path) -> None:
+    stream = media.write_video(tmp_path / "a.ts", format="mpegts")
+    source = open_torchcodec(stream, ON_CPU)
+    source.close()
+    assert isinstance(source, PyavSource)
+
+
+@needs_torchcodec
+def test_where_it_gives_up_in_the_middle_pyav_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media.write_video(tmp_path / "a.mp4")
+    expected, told = sampled(path, plain(7))
+    shown_at, asked = TorchcodecSource._shown_at, []
+
+    def failing(self: TorchcodecSource, stamp_s: float) -> Any:
+        asked.append(stamp_s)
+        if len(asked) > 5:
+            raise RuntimeError("could not decode")
+        return shown_at(self, stamp_s)
+
+    monkeypatch.setattr(TorchcodecSource, "_shown_at", failing)
+    found, outcome = sampled(path, ON_CPU)
+    assert found.times == expected.times
+    assert outcome == told
+    assert len(asked) == 6
+
+
+@needs_torchcodec
+def test_a_decoder_process_loads_it_beside_pyav(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a b'\n%d.mp4")
+    options = DecodeOptions(fps=7, decoder="nvdec", gpus=("cpu",), memory_limit_bytes=0, shape=ON_CPU.shape)
+    with DecodePool(options, 1) as pool:
+        events = list(pool.run([DecodeJob(0, path)]))
+    assert isinstance(events[-1], JobDone)
+    times = np.concatenate([event.times_ms for event in events if isinstance(event, FrameChunk)])
+    assert times.tolist() == sampled(path, plain(7))[0].times
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+def test_scaling_is_close_to_that_of_pyav(mode: str, tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.mp4", frames=1)
+    whole = sampled(path, DecodeOptions(decoder="pyav", shape=FrameShape(120)))[0].frames[0]
+    options = DecodeOptions(shape=FrameShape(48, mode))
+    expected = sampled(path, DecodeOptions(decoder="pyav", shape=FrameShape(48)))[0].frames[0]
+    found = to_square(torch.from_numpy(whole), options, 120, 120)
+    assert found.shape == (48, 48, 3)
+    assert np.abs(found.astype(int) - expected).mean() < 3
+    wide = to_square(torch.from_numpy(whole), options, 240, 120)
+    assert wide.shape == (48, 48, 3)
+    assert (wide[:12] == 0).all() == (mode == "longest")
+
+
+def test_without_a_gpu_nvdec_is_refused_in_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    media.write_video(tmp_path / "a.mp4")
+    options = IndexOptions(model=str(tiny_model), device="cpu", decoder="nvdec")
+    with pytest.raises(VsearchError, match="this run uses none; use --decoder auto"):
+        index_videos(tmp_path / "library", [tmp_path], options, lambda progress: None)
+
+
+def test_without_torchcodec_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(VsearchError, match="needs torchcodec, which cannot be loaded"):
+        check_torchcodec(["cuda:0"])
+
+
+@pytest.mark.parametrize("fault", ["no CUDA build", "CPU fallback"])
+def test_a_torchcodec_that_does_not_decode_on_the_gpu_is_refused(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Decoder:
+        """Stands for torchcodec's: built without CUDA, or falling back to the CPU."""
+
+        cpu_fallback = fault
+
+        def __init__(self, video: bytes, **options: Any) -> None:
+            assert b"moov" in video
+            if fault == "no CUDA build":
+                raise RuntimeError("Unsupported device: cuda\nand more")
+
+    package, decoders = ModuleType("torchcodec"), ModuleType("torchcodec.decoders")
+    decoders.VideoDecoder = Decoder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchcodec", package)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
+    with pytest.raises(
+        VsearchError, match=r"cannot decode on cuda:0 \((CPU fallback|Unsupported device: cuda)\)"
+    ):
+        check_torchcodec(["cuda:0"])
