@@ -36,6 +36,7 @@ Vectors = npt.NDArray[np.float16]
 _MAX_LANES = 4  # more would only hold more batches in memory
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _KEPT_BYTES = 1 << 30
+_GATHERED = 256  # batches of a video whose vectors are joined at once
 
 
 class Lanes:
@@ -110,6 +111,16 @@ class VideoFrames:
         self.parts: list[tuple[Future[Vectors], slice]] = []
         self.times: list[npt.NDArray[np.int64]] = []
 
+    def gather(self) -> None:
+        """Join what is encoded: many small results, kept between the large blocks that batches take and free, would
+        leave holes of no use, and a long video's memory would grow by several times its vectors."""
+        if len(self.parts) < 2 * _GATHERED or not all(future.done() for future, _ in self.parts[:_GATHERED]):
+            return
+        joined: Future[Vectors] = Future()
+        joined.set_result(np.concatenate([future.result()[rows] for future, rows in self.parts[:_GATHERED]]))
+        self.parts[:_GATHERED] = [(joined, slice(None))]
+        self.times = [np.concatenate(self.times)]
+
     def ready(self) -> bool:
         return not self.waiting and all(future.done() for future, _ in self.parts)
 
@@ -173,6 +184,7 @@ def encoded(
                 work[event.job_id] = VideoFrames(), shared or _Batches(lanes, batch_size)
             video, batches = work[event.job_id]
             batches.add(video, event)
+            video.gather()
             on_frames(len(event.frames))
         else:
             done, own = work.pop(event.job_id, (None, None))

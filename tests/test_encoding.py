@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vsearch.indexer.decode_pool import Event, FrameChunk, JobDone, JobFailed
-from vsearch.indexer.encoding import Lanes, encoded
+from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
 from vsearch.indexer.probe import MediaInfo
 from vsearch.models import load_backbone
 
@@ -154,3 +154,21 @@ def test_threads_are_shared_among_lanes_and_given_back() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_long_video_s_vectors_are_joined_while_it_is_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsearch.indexer.encoding._GATHERED", 3)
+    most = 0
+
+    def counting(self: VideoFrames) -> None:
+        nonlocal most
+        gather(self)
+        most = max(most, len(self.parts), len(self.times))
+
+    gather = VideoFrames.gather
+    monkeypatch.setattr(VideoFrames, "gather", counting)
+    events: list[Event] = [chunk(0, first, 2) for first in range(0, 200, 2)]
+    vectors, times_ms = results([*events, done(0)], Slow())[0]
+    assert vectors[:, 0].tolist() == list(range(200))
+    assert times_ms.tolist() == [500 * i for i in range(200)]
+    assert most < 20  # of 50 batches and 100 chunks
