@@ -6,6 +6,7 @@ and range from the stream's tags. High dynamic range is shown without tone mappi
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from fractions import Fraction
@@ -165,9 +166,18 @@ def _scale(
     # Planar output has vector code in swscale where packed RGB has none: the same values in a third of the time.
     planar = scaler.reformat(
         frame, width=width, height=height, format="gbrp", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
-        interpolation=_FILTERS[interpolation] | _EXACT,
+        interpolation=_FILTERS[interpolation] | _EXACT, **_one_thread(),
     )  # fmt: skip
     return [orientation.apply(_plane(planar, index)) for index in (2, 0, 1)]
+
+
+@functools.cache
+def _one_thread() -> dict[str, Any]:
+    """PyAV that can give swscale several threads does so unasked, one for each core: more work in all, and on cores
+    that encode. Older PyAV has one and no such argument."""
+    from av.video.reformatter import VideoReformatter
+
+    return {"threads": 1} if "threads" in (VideoReformatter.reformat.__doc__ or "") else {}
 
 
 def _plane(planar: VideoFrame, index: int) -> Image:
