@@ -19,11 +19,17 @@ PACKAGES = (
     "faiss-gpu-cu12",
     "av",
     "decord",
+    "torchcodec",
     "numpy",
     "sqlalchemy",
     "gradio",
 )
-OPTIONAL = {"faiss-gpu-cu12": "GPU index", "decord": "second decoder", "gradio": "search page"}
+OPTIONAL = {
+    "faiss-gpu-cu12": "GPU index",
+    "decord": "second decoder",
+    "torchcodec": "decoding on a GPU",
+    "gradio": "search page",
+}
 
 
 @verb
@@ -76,7 +82,8 @@ def _installed(name: str) -> bool:
 def _torch() -> str:
     import torch
 
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "none"
     return f"device    CUDA: {cuda}; CPU threads: {torch.get_num_threads()}"
 
 

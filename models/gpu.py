@@ -52,6 +52,10 @@ class Lane:
                 return self._captured.encode(frames)
             return self._backbone.encode_frames(frames)
 
+    @property
+    def captured(self) -> bool:
+        return self._captured is not None
+
     def _capture(self, frames: npt.NDArray[np.uint8]) -> None:
         """Tried once. What cannot be captured goes on as it is, on a stream that has seen no failed capture."""
         self._graphs = False

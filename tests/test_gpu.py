@@ -4,6 +4,7 @@ frames. What can be held without a GPU is held on the CPU in its place."""
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,6 +251,27 @@ def test_the_benchmark_says_so_where_there_is_no_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     benchmark.main([str(tmp_path)])
     assert capsys.readouterr().out.startswith("no CUDA device")
+
+
+def test_the_benchmark_measures_what_it_says(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(2):
+        write_video(tmp_path / f"{i}.mp4", frames=60 + i)
+    few = ["--batch", "4", "--workers", "1", "--seconds", "0.3", "--device", "cpu"]
+    benchmark.main([str(tmp_path), "--models", str(tiny_model), *few])
+    out = capsys.readouterr().out
+    assert "cosine with float32 on the CPU: 1.00000 at least" in out
+    assert re.search(r"encoder alone, batches of 4: [1-9]\d* frames/s", out)
+    assert re.search(r"^ +1 +[1-9]\d* frames/s +[1-9]\d* /s +\d+% +unknown$", out, re.M)
+    assert "vsearch index, 2 videos:" in out
+
+
+def test_the_benchmark_makes_models_without_a_network(tmp_path: Path) -> None:
+    assert benchmark.is_bare("ViT-B-32")
+    assert not benchmark.is_bare("ViT-B-32:openai")
+    place = benchmark.random_model("ViT-S-32-alt", tmp_path / "model")
+    assert load_backbone(place, "cpu").preprocess.size == 224
 
 
 @pytest.mark.usefixtures("two_gpus")
