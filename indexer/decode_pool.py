@@ -29,6 +29,7 @@ __all__ = [
     "DecodeJob", "DecodeOptions", "DecodePool", "Event", "FrameChunk", "FrameShape", "JobDone", "JobFailed",
 ]  # fmt: skip
 
+_LOADING_CUDA_S = 60.0
 _LOOK_AHEAD = 2  # events for each worker that may wait for the consumer, beside the chunk in work
 
 
@@ -306,11 +307,13 @@ class _Record:
 
 
 def _stall_s(path: Path, options: DecodeOptions) -> float:
-    """decord and torchcodec read a whole file before its first frame; give them a slow disk's time for that."""
+    """decord and torchcodec read a whole file before its first frame; give them a slow disk's time for that, and the
+    loading of torch and CUDA, which comes with a process's first file."""
     if options.decoder not in ("decord", "nvdec"):
         return options.stall_s
     try:
-        return options.stall_s + os.stat(path).st_size / 20e6
+        loading_s = _LOADING_CUDA_S if options.decoder == "nvdec" else 0.0
+        return options.stall_s + loading_s + os.stat(path).st_size / 20e6
     except OSError:
         return options.stall_s
 

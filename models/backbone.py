@@ -59,7 +59,9 @@ class Backbone:
         tokenizer: Callable[..., torch.Tensor],
         pre: Preprocess,
         device: str,
+        half: str = "bfloat16",
     ) -> None:
+        """`half`: what the image side computes in on a GPU that has it, 'bfloat16' (range) or 'float16' (digits)."""
         import torch
 
         self.name = name
@@ -68,7 +70,8 @@ class Backbone:
         self.tokenizer = tokenizer
         self.identity = identity_of(name, {k: v.cpu().numpy() for k, v in clip.state_dict().items()}, pre)
         self.clip = clip.eval().requires_grad_(False).to(device)
-        self._low = low_precision([device])
+        self._half = half
+        self._low = low_precision([device], half)
         self._arranged: tuple[int, torch.nn.Module] | None = (
             None  # version of the weights, tower for the device
         )
@@ -120,7 +123,7 @@ class Backbone:
 
         All in the precision that the least of the devices has, so a vector does not depend on where it was made.
         """
-        self._low, self._arranged = low_precision(devices), None
+        self._low, self._arranged = low_precision(devices, self._half), None
         return [self, *(self._on(device) for device in devices[1:])]
 
     def _on(self, device: str) -> Backbone:
@@ -252,8 +255,9 @@ def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
     if "hubs" in config:
         clip = make_hub_aware(clip, model_cfg["embed_dim"], **config["hubs"])
     clip.load_state_dict(load_compact(folder / "weights.safetensors"), strict=True)
+    # Its layers are bounded (ReLU6), so float16 holds them, and keeps cosines with float32 over .9999; bfloat16, .993.
     return Backbone(
-        "mini", clip, open_clip.SimpleTokenizer(), preprocess_of(config["preprocess_cfg"]), device
+        "mini", clip, open_clip.SimpleTokenizer(), preprocess_of(config["preprocess_cfg"]), device, "float16"
     )
 
 

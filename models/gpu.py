@@ -136,12 +136,12 @@ def enough_memory(device: str, wanted: str) -> Iterator[None]:
         ) from error
 
 
-def low_precision(devices: Sequence[str]) -> torch.dtype | None:
+def low_precision(devices: Sequence[str], wanted: str = "bfloat16") -> torch.dtype | None:
     """What image towers compute in on all of these devices: float16 where one has no bfloat16; None on the CPU."""
     import torch
 
     if not all(device.startswith("cuda") for device in devices):
         return None
-    if torch.version.hip or all(torch.cuda.get_device_capability(device)[0] >= 8 for device in devices):
-        return torch.bfloat16
-    return torch.float16  # torch would take bfloat16 as well, and emulate it
+    recent = torch.version.hip or all(torch.cuda.get_device_capability(device)[0] >= 8 for device in devices)
+    # Older ones take bfloat16 as well, and emulate it.
+    return torch.bfloat16 if wanted == "bfloat16" and recent else torch.float16

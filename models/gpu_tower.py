@@ -12,7 +12,8 @@ from torch import nn
 
 from vsearch.models.cpu_tower import twin
 
-_CAST = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+# What layers of other classes do with their weights before multiplying may need all their digits.
+_CAST = (nn.Linear.forward, nn.Conv2d.forward, nn.MultiheadAttention.forward)
 
 
 def for_gpu(clip: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -22,7 +23,7 @@ def for_gpu(clip: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     arranged = twin(clip)
     for part in arranged.visual.modules():
-        if isinstance(part, _CAST):
+        if type(part).forward in _CAST:
             for name, weight in list(part.named_parameters(recurse=False)):
                 layout = torch.channels_last if weight.dim() == 4 else torch.preserve_format
                 low = weight.detach().to(dtype=dtype, memory_format=layout)
