@@ -20,6 +20,7 @@ from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDo
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.decode_torchcodec import TorchcodecSource, check_torchcodec, open_torchcodec, to_square
 from vsearch.indexer.picture import FrameShape
+from vsearch.library import Library
 from vsearch.models import load_backbone
 
 
@@ -152,6 +153,31 @@ def test_a_decoder_process_loads_it_beside_pyav(tmp_path: Path) -> None:
     assert isinstance(events[-1], JobDone)
     times = np.concatenate([event.times_ms for event in events if isinstance(event, FrameChunk)])
     assert times.tolist() == sampled(path, plain(7))[0].times
+
+
+@needs_torchcodec
+def test_an_index_made_with_it_has_the_frames_of_pyav(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vsearch.indexer.decode_torchcodec.check_torchcodec", lambda devices: None
+    )  # on the CPU
+    (tmp_path / "videos").mkdir()
+    media.write_video(tmp_path / "videos" / "a.mp4")
+    stored = []
+    for decoder in ("pyav", "nvdec"):
+        options = IndexOptions(model=str(tiny_model), fps=5, device="cpu", decoder=decoder, workers=1)
+        done = index_videos(tmp_path / decoder, [tmp_path / "videos"], options, lambda progress: None)
+        assert (done.indexed, done.partial) == (1, 0)
+        with Library.open(tmp_path / decoder) as library:
+            (video,) = library.videos()
+            kept = library.frame_set_of(video, library.encoders()[0].backbone)
+            assert kept
+            stored.append(library.frames(kept.id))
+    assert stored[0].times_ms.tolist() == stored[1].times_ms.tolist()
+    one, other = (np.asarray(frames.vectors, np.float32) for frames in stored)
+    assert (one != other).any()  # it really was the other decoder
+    assert ((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)).min() > 0.99
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
