@@ -81,11 +81,53 @@ def test_at_two_frames_a_second_most_b_pictures_stay_undecoded(tmp_path: Path) -
     assert packets(path, 30.0) == (total, total)  # every picture is asked for
 
 
+CODECS = [
+    ("a.mp4", "libx264", {"bf": "2", "sc_threshold": "0"}),
+    ("a.mkv", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+    ("a.webm", "libvpx", {"deadline": "realtime", "cpu-used": "8"}),
+    ("a.mp4", "mpeg4", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "encoder"), CODECS)
+def test_what_comes_between_the_last_picture_asked_for_and_a_new_beginning_stays_undecoded(
+    tmp_path: Path, name: str, codec: str, encoder: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media.write_video(tmp_path / name, codec, frames=300, fps=30, gop=12, encoder=encoder)
+    total, needed = packets(path, 2.0)
+    assert total >= 300
+    assert needed < 0.7 * total
+    for fps in (0.8, 2.0, 7.0):
+        with monkeypatch.context() as patch:
+            patch.setattr(decode_pyav, "thinning", lambda stream, fps: None)
+            whole = everything(path, fps)
+        assert everything(path, fps) == whole
+
+
+def test_parameters_between_pictures_are_never_left_out(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "p.mp4", frames=90, gop=10, encoder={"bf": "0"})
+    source = decode_pyav.PyavSource(path, DecodeOptions(fps=1.0, shape=FrameShape(64)))
+    assert source._thin is not None
+    read = source._thin._read
+    idr, other = b"\0\0\0\2\x65x", b"\0\0\0\2\x61x"
+    parameters, droppable = b"\0\0\0\2\x67x", b"\0\0\0\2\x01x"
+    assert read(memoryview(idr)) == (True, True, False)
+    assert read(memoryview(other)) == (True, False, False)
+    assert read(memoryview(droppable)) == (True, False, True)
+    for broken in (parameters + idr, droppable + parameters, idr[:-1], idr + b"\0", b"", b"\0\0\0\0"):
+        assert not read(memoryview(broken)).pictures_only
+        assert not read(memoryview(broken)).no_reference
+    source.close()
+
+
 def test_references_and_what_cannot_be_read_are_always_decoded(tmp_path: Path) -> None:
-    total, needed = packets(media.write_video(tmp_path / "p.mp4", frames=90, encoder={"bf": "0"}), 1.0)
+    total, needed = packets(
+        media.write_video(tmp_path / "p.mp4", frames=90, gop=90, encoder={"bf": "0", "sc_threshold": "0"}),
+        1.0,
+    )
     assert needed == total
     source = decode_pyav.PyavSource(
-        media.write_video(tmp_path / "x.mkv", "libvpx-vp9", frames=20), DecodeOptions(shape=FrameShape(64))
+        media.write_video(tmp_path / "x.mkv", "libx265", frames=20), DecodeOptions(shape=FrameShape(64))
     )
     assert source._thin is None
     source.close()
