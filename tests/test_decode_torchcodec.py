@@ -194,11 +194,9 @@ def test_scaling_is_close_to_that_of_pyav(mode: str, tmp_path: Path) -> None:
     assert (wide[:12] == 0).all() == (mode == "longest")
 
 
-def test_without_a_gpu_nvdec_is_refused_in_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
-    media.write_video(tmp_path / "a.mp4")
-    options = IndexOptions(model=str(tiny_model), device="cpu", decoder="nvdec")
+def test_without_a_gpu_nvdec_is_refused_in_a_sentence() -> None:
     with pytest.raises(VsearchError, match="this run uses none; use --decoder auto"):
-        index_videos(tmp_path / "library", [tmp_path], options, lambda progress: None)
+        check_torchcodec(["cpu"])
 
 
 def test_without_torchcodec_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
