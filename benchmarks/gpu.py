@@ -283,6 +283,8 @@ def busy(devices: Sequence[str]) -> Iterator[list[float]]:
 
 def whole_index(model: str, options: argparse.Namespace) -> None:
     from vsearch.indexer import IndexOptions, index_videos
+    from vsearch.indexer.run import default_workers
+    from vsearch.models import resolve_devices
 
     some, size = [], 0
     for path in videos_in(options.folder):
@@ -294,8 +296,10 @@ def whole_index(model: str, options: argparse.Namespace) -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         done = index_videos(Path(scratch) / "library", some, how, lambda progress: None)
+    workers = min(default_workers(resolve_devices(options.device), options.decoder), len(some))
     print(
-        f"  vsearch index, {done.indexed} videos: {done.frames / done.seconds:.0f} frames/s ({done.frames} frames in {done.seconds:.1f} s)"
+        f"  vsearch index, {done.indexed} videos, {workers} processes: {done.frames / done.seconds:.0f} frames/s "
+        f"({done.frames} frames in {done.seconds:.1f} s)"
     )
 
 

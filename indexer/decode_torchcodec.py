@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsearch.errors import VsearchError
-from vsearch.indexer.decode import DecodeOptions, Shown, Source
+from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, Source
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import Image, encode_jpeg, poster_size
 
@@ -66,7 +66,10 @@ class TorchcodecSource:
         self._first = first
         # The last picture may come without a length of its own.
         lasts_s = 0.0 if first.length_s else 1 / (self.info.avg_fps or 25.0)
-        self._end_s = self._decoder.metadata.end_stream_seconds + lasts_s - plain.zero_s
+        end_s = self._decoder.metadata.end_stream_seconds + lasts_s - plain.zero_s
+        self._end_s = min(
+            end_s, plain.first_s + MAX_DURATION_S + 2 / options.fps
+        )  # a hostile file may claim years
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]:
         try:
@@ -116,7 +119,7 @@ class TorchcodecSource:
 
 
 def check_torchcodec(devices: list[str]) -> None:
-    """Decode a small video on each device. Raises VsearchError with what is missing."""
+    """Decode a small video on each device, unless this PyAV cannot make one. Raises VsearchError with what is missing."""
     if not all(device.startswith("cuda") for device in devices):
         raise VsearchError("decoder nvdec works on a GPU, and this run uses none; use --decoder auto")
     remedy = "or use --decoder auto"
@@ -127,7 +130,12 @@ def check_torchcodec(devices: list[str]) -> None:
             f"decoder nvdec needs torchcodec, which cannot be loaded ({_first_line(error)}); install the version for your "
             f"torch, and FFmpeg's libraries, {remedy}"
         ) from error
-    sample = _sample()
+    import av
+
+    try:
+        sample = _sample()
+    except (ValueError, av.FFmpegError):  # no H.264 encoder
+        return
     for device in devices:
         try:
             _opened(sample, device, 0).get_frame_at(0)

@@ -18,7 +18,14 @@ from vsearch.indexer import IndexOptions, index_videos
 from vsearch.indexer.decode import DecodeOptions, Outcome, decode
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDone
 from vsearch.indexer.decode_pyav import PyavSource
-from vsearch.indexer.decode_torchcodec import TorchcodecSource, check_torchcodec, open_torchcodec, to_square
+from vsearch.indexer.decode_torchcodec import (
+    TorchcodecSource,
+    _opened,
+    _sample,
+    check_torchcodec,
+    open_torchcodec,
+    to_square,
+)
 from vsearch.indexer.picture import FrameShape
 from vsearch.library import Library
 from vsearch.models import load_backbone
@@ -113,6 +120,13 @@ def test_vectors_are_close_to_those_of_pyav(tmp_path: Path) -> None:
     ]
     one, other = (found / np.linalg.norm(found, axis=1, keepdims=True) for found in vectors)
     assert (one * other).sum(axis=1).min() > 0.99
+
+
+@needs_torchcodec
+def test_what_devices_are_tried_with_can_be_decoded() -> None:
+    decoder = _opened(_sample(), "cpu", 0)
+    assert tuple(decoder.get_frame_at(7).data.shape) == (256, 256, 3)
+    assert len(decoder) == 8
 
 
 @needs_torchcodec
