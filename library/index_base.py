@@ -1,8 +1,8 @@
 """The compressed part of the index, for large libraries: approximate candidates, compared again exactly.
 
-Three immutable files: `codes` (FAISS IVF, product quantisation to two bits a dimension, fast scan) finds candidates in
-memory, 1/16 of float32; `rows` (float16, memory-mapped) are what candidates are compared with, by the same kernel as in
-the exact part; `ids` are the moment ids, memory-mapped. A place is a row's number in all three. Rows that left the
+Three immutable files: `codes` (index_codes.py) find candidates in memory, 1/16 of float32 or less; `rows` (float16,
+memory-mapped) are what candidates are compared with, by the same kernel as in the exact part; `ids` are the moment ids,
+memory-mapped. A place is a row's number in all three. Rows that left the
 library are passed over by their places (`gone`): FAISS's own remove-then-add silently loses recall with fast scan.
 """
 
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.library.disk import HashingFile
-from vsearch.library.index_effort import MOST, QUERIES, K, measure_effort, sample_queries, search_lists
-from vsearch.library.index_exact import CHUNK, add_codes, exact_over, half_precision, read_faiss, write_faiss
+from vsearch.library.index_codes import Codes, gpus, read_codes, train_codes
+from vsearch.library.index_effort import MOST, QUERIES, K, measure_effort, sample_queries
+from vsearch.library.index_exact import CHUNK, add_codes, exact_over, half_precision
 from vsearch.library.index_files import all_or_none, check_part, damaged, write_part
 from vsearch.library.records import Base, PartFile
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]
-    Codes = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Rows:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_RANDOM)  # candidates lie far apart: reading ahead would read in vain
-        self.codes: Codes = np.frombuffer(self._map, np.uint8).reshape(count, 2 * dim)
+        self.codes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8).reshape(count, 2 * dim)
         self._flat = half_precision(dim)
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Rows:
 class BasePart:
     """An open base. Searching is safe from several threads."""
 
-    def __init__(self, base: Base, dim: int, index: Any, rows: Rows, places: Ids, gone: Ids) -> None:
+    def __init__(self, base: Base, dim: int, codes: Codes, rows: Rows, places: Ids, gone: Ids) -> None:
         import numpy as np
 
         self.base = base
@@ -80,7 +80,7 @@ class BasePart:
         self.count = len(rows) - len(gone)
         self.gone: Ids = gone  # places, ascending
         self.all_ids: Ids = places  # by place
-        self._index = index
+        self._codes = codes
         self._rows = rows
         self._here = np.ones(len(rows), bool)
         self._here[gone] = False
@@ -99,17 +99,17 @@ class BasePart:
         k = min(k, self.count)
         if k <= 0:
             return np.empty(0, np.float32), np.empty(0, np.int64)
-        near = float(self._index.quantizer.search(query, 1)[0][0, 0])
+        near = float(self._codes.near(query)[0])
         effort = next(step for step in self.base.effort if near > step.above or step is self.base.effort[-1])
         probes, wanted = effort.probes, max(effort.candidates, _SPARE * k)
         fetch = wanted if len(self.gone) == 0 else wanted * len(self._rows) * 5 // (self.count * 4)
         while probes and fetch * MOST <= len(self._rows):
-            found = search_lists(self._index, query, fetch, probes)[0]
+            found = self._codes.search(query, fetch, probes)[0]
             found = found[found >= 0]
             full = len(found) == fetch
             found = np.sort(found[self._here[found]])
-            if not full and probes < self._index.nlist:
-                probes = min(2 * probes, self._index.nlist)  # these lists hold too few
+            if not full and probes < self._codes.lists:
+                probes = min(2 * probes, self._codes.lists)  # these lists hold too few
             elif full and len(found) < wanted:
                 fetch *= 2  # most of what is near has left the library
             else:
@@ -164,28 +164,26 @@ def write_rows(folder: Path, batches: Iterable[tuple[Ids, Vectors]], dim: int) -
 def write_base(folder: Path, rows_file: PartFile, ids: Ids, dim: int, sentences: Vectors | None) -> Base:
     """Train, encode and measure a base over rows already written. `sentences`: query vectors (S, D) asked before.
 
-    At 1M x 512 k-means takes about a third of the time, encoding another. The rows are read from disk in chunks.
+    The rows are read from disk in chunks.
     """
-    import faiss
     import numpy as np
 
     rows = Rows(folder / "index" / rows_file.file, len(ids), dim)
     rng = np.random.default_rng(0)
     lists = max(1, round(LISTS * len(ids) ** 0.5))
     order = rng.permutation(len(ids))
-    index = _train(rows.decoded(np.sort(order[: TRAINING * lists])), lists)
+    codes = train_codes(rows.decoded(np.sort(order[: TRAINING * lists])), lists)
     truth = _Truth(sample_queries(rows.decoded(np.sort(order[-4 * QUERIES :])), sentences))
     for part in rows.chunks():
         vectors = rows.decoded(part)
-        index.add(vectors)
+        codes.add(vectors)
         truth.see(part.start, vectors)
-    effort, recall = measure_effort(index, truth.clear())
+    effort, recall = measure_effort(codes, truth.clear())
     _log.info("index of %d rows: recall %.3f, %s", len(ids), recall, effort)
     with all_or_none(folder) as note:
-        codes = note(write_part(folder, ".faiss", lambda file: write_faiss(index, file)))
+        coded = note(write_part(folder, ".faiss", codes.write))
         names = note(write_part(folder, ".ids", lambda file: _write_array(file, ids)))
-    assert isinstance(index, faiss.IndexIVFPQFastScan)
-    return Base(len(ids), codes, rows_file, names, None, 0, effort, recall)
+    return Base(len(ids), coded, rows_file, names, None, 0, effort, recall)
 
 
 def write_gone(folder: Path, places: Ids) -> PartFile:
@@ -194,22 +192,19 @@ def write_gone(folder: Path, places: Ids) -> PartFile:
 
 def open_base(folder: Path, base: Base, dim: int, *, full: bool) -> BasePart:
     """Raises FileNotFoundError when a file is not there, LibraryError when one is not what was written."""
-    import faiss
     import numpy as np
 
     files = [check_part(folder, part, full=full) for part in (base.codes, base.rows, base.ids)]
-    index = read_faiss(files[0])
-    if not isinstance(index, faiss.IndexIVFPQFastScan) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise damaged("its file is of another kind")
-    if (index.ntotal, index.d) != (base.count, dim):
-        raise damaged(f"it holds {index.ntotal} vectors instead of {base.count}")
+    codes = read_codes(files[0])
+    if (codes.count, codes.dim) != (base.count, dim):
+        raise damaged(f"it holds {codes.count} vectors instead of {base.count}")
     if base.rows.bytes != base.count * dim * 2 or base.ids.bytes != base.count * 8:
         raise damaged("its files do not belong together")
     gone = np.empty(0, np.int64)
     if base.gone is not None:
         gone = np.fromfile(check_part(folder, base.gone, full=full), "<i8").astype(np.int64)
     ids = np.asarray(np.memmap(files[2], "<i8", "r"))
-    return BasePart(base, dim, index, Rows(files[1], base.count, dim), ids, gone)
+    return BasePart(base, dim, codes, Rows(files[1], base.count, dim), ids, gone)
 
 
 class _Truth:
@@ -247,34 +242,13 @@ class _Truth:
         return found
 
 
-def _train(sample: Vectors, lists: int) -> Any:
-    import faiss
-
-    dim = sample.shape[1]
-    pieces = dim // 2 if dim % 2 == 0 else dim  # of the product quantiser, four bits each
-    index: Any = faiss.index_factory(dim, f"IVF{lists},PQ{pieces}x4fs", faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter = 8
-    index.cp.min_points_per_centroid = 1  # or FAISS prints a warning
-    if _gpus():
-        index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(dim))
-    index.train(sample)
-    return index
-
-
-def _gpus() -> int:
-    """GPUs that an installed GPU build of FAISS can use."""
-    import faiss
-
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
-
-
 def _nearest() -> Any:
     """Exact search of vectors at hand, on a GPU where there is one."""
     import functools
 
     import faiss
 
-    if _gpus():
+    if gpus():
         return functools.partial(faiss.knn_gpu, faiss.StandardGpuResources())
     return faiss.knn
 
