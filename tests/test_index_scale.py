@@ -19,7 +19,7 @@ from vsearch.errors import LibraryError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, index_base
 from vsearch.library.index import EXACT_VALUES, IndexView
 from vsearch.library.index_codes import Codes, train_codes
-from vsearch.library.index_effort import PROMISED_RECALL, Need, efforts
+from vsearch.library.index_effort import PROMISED_RECALL, Need, efforts, sample_queries
 
 DIM, VIDEOS, EACH = 64, 25, 200  # 5,000 moments, one a frame
 SMALL = 100_000
@@ -369,6 +369,20 @@ def test_an_exact_library_of_an_older_vsearch_opens_and_switches_when_it_is_larg
         assert view.base is not None
         np.testing.assert_array_equal(seen[0], asked)  # sentences asked before help to set the effort
         assert np.isin(before[1], view.search(query, 10)[1]).mean() >= PROMISED_RECALL
+
+
+def test_effort_is_also_measured_with_queries_among_stored_vectors_and_with_sentences() -> None:
+    rows = unit(np.random.default_rng(0).normal(size=(2_000, 512)))
+    asked = unit(np.random.default_rng(1).normal(size=(5, 512)))
+    kinds = sample_queries(rows, asked)
+    np.testing.assert_allclose(kinds[-1], asked, atol=1e-6)
+    second, best = zip(
+        *(np.median(np.sort(kind @ rows.T)[:, -2:], axis=0) for kind in kinds[:-1]), strict=True
+    )
+    assert max(best) > 0.85  # some are near one stored vector,
+    assert max(second) > 0.45  # some near two; the next best would be at .2 by chance,
+    assert min(best) < 0.25  # and some near none
+    assert all(np.allclose(np.linalg.norm(kind, axis=1), 1, atol=1e-5) for kind in kinds)
 
 
 def test_a_query_gets_the_effort_of_the_hardest_kind_that_it_could_be() -> None:
