@@ -1,6 +1,6 @@
 """Indexing: frames a second end to end beside the encoder alone and beside the usual pipeline, and where time goes.
 
-    python -m benchmarks.indexing FOLDER [--model mini] [--rounds 3] [--videos 20] [--fps 2]
+    python -m benchmarks.indexing FOLDER [--model mini] [--rounds 3] [--videos 20] [--fps 2] [--ways index encoder]
 
 Each way runs in a process of its own, taking turns:
     index     `index_videos` into a new library in one pass at full rate: find, decode, encode, store, publish
@@ -10,7 +10,7 @@ Each way runs in a process of its own, taking turns:
     usual     one process: PyAV reads every picture, open_clip's PIL preprocessing, its tower, batch by batch
 Seconds without finding files and loading the model; these are printed apart.
 CPU time is that of all processes: on a machine busy with other work its ratios say more than those of wall time.
-`--videos` takes so many, spread over the folder.
+`--videos` takes so many, spread over the folder; `--ways` runs only these, `index` among them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+COMPARED = ["index", "in two", "encoder", "towers", "usual"]
 Frames = npt.NDArray[np.uint8]
 BATCH = 16
 ENOUGH_S = 8.0  # the ways without decoding go on for so long
@@ -45,14 +46,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--videos", type=int)
     parser.add_argument("--fps", type=float, default=2.0)
+    parser.add_argument("--ways", nargs="+", choices=COMPARED, default=COMPARED)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         print(json.dumps(WAYS[options.way](options)))
         return
-    found: dict[str, list[dict[str, Any]]] = {
-        way: [] for way in ("index", "in two", "encoder", "towers", "usual")
-    }
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in COMPARED if way in options.ways}
     for _ in range(options.rounds):
         for way, results in found.items():
             results.append(run(way))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "mini"
 PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
 FIRST_PASS_EVERY_S = 10.0  # the same in the first pass
-FIRST_PASS_FROM_BYTES = 32_000_000  # of new videos: less is done at full rate in some seconds
+FIRST_PASS_FROM_BYTES = 64_000_000  # of new videos: less is done at full rate in some seconds
 _ENDS_WAITING = 16  # videos that may wait to be recorded
 _FIRST_PASS_STALL_S = 10.0  # a file that hangs is left to the second pass
 
@@ -430,7 +430,8 @@ def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
 
 
 def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") -> int:
-    """Half the cores decode where the others encode, at most eight. Where GPUs encode, all cores but one for each of
+    """As many as there are cores where these encode, too, at most eight: decoders wait while the encoder is behind, and
+    it does not wait for one of them alone where decoding takes longer. Where GPUs encode, all cores but one for each of
     them, at most 32: a GPU takes what many cores decode. Where GPUs decode, four for each: a process takes some
     hundred megabytes of its memory, and it has one to seven units that decode."""
     cores = os.cpu_count() or 2
@@ -438,4 +439,4 @@ def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") ->
         return min(cores, 4 * len(devices))
     if devices[0].startswith("cuda"):
         return max(1, min(32, cores - len(devices)))
-    return max(1, min(8, cores // 2))
+    return min(8, cores)

@@ -307,7 +307,7 @@ def test_the_benchmark_measures_what_it_says(
     assert "cosine with float32 on the CPU: 1.00000 at least" in out
     assert re.search(r"encoder alone, batches of 4: [1-9]\d* frames/s", out)
     assert re.search(r"^ +1 +[1-9]\d* frames/s +[1-9]\d* /s +\d+% +unknown$", out, re.M)
-    assert "vsearch index, 2 videos, 1 processes:" in out
+    assert re.search(r"vsearch index, 2 videos, [12] processes:", out)
 
 
 def test_the_benchmark_makes_models_without_a_network(tmp_path: Path) -> None:
