@@ -30,6 +30,7 @@ MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, EACH * 500, 25.0)
 def large_begins_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
     monkeypatch.setattr("vsearch.library.index.ADDED_LEAST", 0)
+    monkeypatch.setattr("vsearch.library.index.ADDED_SHARE", 0.05)  # a video, not two
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
