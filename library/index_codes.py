@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.int64]
 
-VARIANCE = 0.95  # of a vector that is coded; measured in benchmarks/README.md
+VARIANCE = 0.95  # that is coded; what more and less cost is in benchmarks/README.md
 _STEP = 32  # dimensions are kept in multiples of this many
 _SPECTRUM = 50_000  # vectors that tell the principal directions
 
@@ -42,7 +42,7 @@ class Codes:
         if isinstance(index, faiss.IndexPreTransform):
             self._lists = faiss.downcast_index(index.index)
         self.count, self.dim, self.lists = int(index.ntotal), int(index.d), int(self._lists.nlist)
-        self.kept = int(self._lists.d)  # of the dimensions
+        self.kept = int(self._lists.d)  # of `dim`, when turned
 
     def near(self, queries: Vectors) -> Vectors:
         """(Q, D) -> scores with the nearest list's centre (Q,)."""
@@ -96,12 +96,13 @@ def train_codes(sample: Vectors, lists: int) -> Codes:
     index: Any = faiss.index_factory(kept, f"IVF{lists},PQ{pieces}x4fs", faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 8
     index.cp.min_points_per_centroid = 1  # or FAISS prints a warning
-    if gpus():
-        index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(kept))
     linear: Any = faiss.LinearTransform(dim, kept, False)
     faiss.copy_array_to_vector(np.ascontiguousarray(turn).ravel(), linear.A)
     linear.is_trained = True
+    means = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(kept)) if gpus() else None
+    index.clustering_index = means  # FAISS keeps a bare pointer: `means` has to outlive the training
     index.train((sample - mean) @ turn.T)
+    index.clustering_index = None
     whole = faiss.IndexPreTransform(linear, index)
     whole.is_trained = True
     return Codes(whole, mean)
@@ -137,7 +138,5 @@ def _principal(centred: Vectors) -> Vectors:
     kept = min(dim, -(-enough // _STEP) * _STEP)
     order = np.arange(kept)
     if kept % 2 == 0:
-        order = np.stack(
-            [order[: kept // 2], order[kept // 2 :][::-1]], axis=1
-        ).ravel()  # the first with the last
+        order = np.stack([order[: kept // 2], order[kept // 2 :][::-1]], axis=1).ravel()  # first with last
     return np.ascontiguousarray(directions[:, order].T, np.float32)
