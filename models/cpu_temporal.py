@@ -3,7 +3,7 @@
 A temporal transformer is rewritten, everything else keeps its layers (linear ones packed, `cpu_tower.packed`):
 
 - linear layers run in bfloat16 with float32 sums where the CPU multiplies that itself (AVX-512 BF16, AMX), twice as
-  fast as float32; the residual stream, LayerNorm and attention stay float32;
+  fast as float32; the residual stream, LayerNorm and softmax stay float32;
 - biases and the MLP's activation are applied by the product that comes before them (QuickGELU is swish with 1.702
   moved into the weights on both sides);
 - where frames are pooled by their mean, that is taken before the last linear layer instead of after it.
@@ -60,7 +60,7 @@ def arranged(
             found = _Arranged(layers, normalise_frames, precision)
             expected = _as_trained(layers, normalise_frames)(probe)
             cosine = F.cosine_similarity(found(probe).double(), expected.double(), dim=1)
-        except (AttributeError, RuntimeError, TypeError):
+        except (AttributeError, IndexError, RuntimeError, TypeError):
             return None
     return found if cosine.min() >= COSINE[precision] else None
 

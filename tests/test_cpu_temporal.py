@@ -87,8 +87,10 @@ def test_a_head_that_bfloat16_would_change_keeps_its_moments(monkeypatch: pytest
 
 
 @needs_onednn
-def test_blocks_of_another_kind_are_left_to_the_layers_themselves() -> None:
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_blocks_of_another_kind_and_none_are_left_to_the_layers_themselves(blocks: int) -> None:
     layers = transformer(residual=True, activation=nn.Tanh())
+    layers.blocks = layers.blocks[:blocks]
     given = windows(5, 8)
     assert arranged(layers, True, torch.float32, given) is None
     with torch.inference_mode():
