@@ -1,5 +1,5 @@
 """`python -m vsearch` is the `vsearch` command."""
 
-from vsearch.cli import main
+from vsearch.cli import program
 
-main()
+program()
