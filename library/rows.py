@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vsearch.library.records import (
     Base,
@@ -22,20 +22,20 @@ from vsearch.library.records import (
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, RootRow, VideoRow
+    from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, VideoRow
 
 
 class RootFolders:
     """The registered folders, resolved for where the library lies now."""
 
-    def __init__(self, rows: Iterable[RootRow], library: Path) -> None:
+    def __init__(self, rows: Iterable[Any], library: Path) -> None:
         self._library = library
         self.folders: dict[int, Path] = {row.id: self._resolve(row) for row in rows}
 
     def path(self, row: VideoRow) -> Path:
         return self.folders[row.root_id] / os.fsdecode(row.rel_path)
 
-    def _resolve(self, row: RootRow) -> Path:
+    def _resolve(self, row: Any) -> Path:
         path = Path(os.fsdecode(row.path))
         return Path(os.path.normpath(self._library / path)) if row.relative else path
 
@@ -49,7 +49,8 @@ class Roots(RootFolders):
         from vsearch.library.catalogue import RootRow
 
         self._session = session
-        super().__init__(session.execute(select(RootRow)).scalars(), library)
+        # Rows of the table, no objects: each video asks.
+        super().__init__(session.connection().execute(select(RootRow.__table__)), library)
 
     def add(self, folder: Path) -> None:
         """Register a folder, unless it is one or lies below one."""
