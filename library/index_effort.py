@@ -119,8 +119,9 @@ def _need(codes: Codes, queries: Vectors, truth: Ids) -> Need:
         """By number of candidates; what is surely reached. A query that loses an answer often loses several, so the
         error is that of queries, not of answers."""
         found = codes.search(queries, tried[-1], ladder[rung])
-        hit = (found[:, :, None] == truth[:, None, :]).any(axis=2).cumsum(axis=1)  # (Q, C)
-        shares = [hit[:, number - 1] / truth.shape[1] for number in tried]
+        same = found[:, None, :] == truth[:, :, None]  # (Q, K, C)
+        rank = np.where(same.any(axis=2), same.argmax(axis=2), found.shape[1])  # (Q, K)
+        shares = [(rank < number).mean(axis=1) for number in tried]
         return [float(share.mean() - SURE * share.std() / len(share) ** 0.5) for share in shares]
 
     best = math.inf, Need(0, 0, 1.0, scores)
@@ -131,8 +132,8 @@ def _need(codes: Codes, queries: Vectors, truth: Ids) -> Need:
     )
     for rung in range(enough, len(ladder)):
         lists = ladder[rung] * codes.count / codes.lists
-        if lists > best[0]:
-            break
+        if lists + _RERANK * tried[0] >= best[0]:
+            break  # with the fewest candidates this many lists cost more already
         for number, recall in zip(tried, recalls(rung), strict=True):
             if recall >= PROMISED_RECALL and lists + _RERANK * number < best[0]:
                 best = lists + _RERANK * number, Need(ladder[rung], number, recall, scores)

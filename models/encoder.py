@@ -172,13 +172,9 @@ def plan_windows(
         starts.append(duration_ms - length)
     elif tail > 0:  # a short rest is no moment of its own: the last window shifts to end with the video
         starts[-1] += tail
-    windows = []
-    for start in starts:
-        end = min(start + length, duration_ms)
-        first, last = (int(i) for i in np.searchsorted(times_ms, [start, end]))
-        if first < last:
-            windows.append(Window(start, end, first, last))
-    return windows
+    ends = [min(start + length, duration_ms) for start in starts]
+    bounds = np.searchsorted(times_ms, [starts, ends]).tolist()
+    return [Window(*window) for window in zip(starts, ends, *bounds, strict=True) if window[2] < window[3]]
 
 
 def normalise(vectors: Vectors) -> npt.NDArray[np.float32]:
