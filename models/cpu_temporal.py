@@ -109,7 +109,12 @@ class _Block:
         self.heads, self.precision = attention.num_heads, precision
         self.norms = block.ln_1, block.ln_2
         self.activation, inside = _fused(mlp.gelu)
-        self.inward = _Product(attention.in_proj_weight, attention.in_proj_bias, precision)
+        inside_softmax = torch.ones(3, attention.embed_dim)
+        inside_softmax[0] = attention.head_dim**-0.5  # of queries
+        inside_softmax = inside_softmax.view(-1, 1)
+        self.inward = _Product(
+            attention.in_proj_weight * inside_softmax, attention.in_proj_bias * inside_softmax[:, 0], precision
+        )
         self.outward = _Product(attention.out_proj.weight, attention.out_proj.bias, precision)
         self.wider = _Product(mlp.c_fc.weight * inside, mlp.c_fc.bias * inside, precision)
         self.narrower = _Product(mlp.c_proj.weight / inside, mlp.c_proj.bias, precision)
@@ -117,10 +122,12 @@ class _Block:
     def attend(self, rows: Tensor, length: int) -> None:
         """Adds attention among each `length` rows to them."""
         width = rows.shape[1]
-        parts = self.inward(self.norms[0](rows).to(self.precision)).float()
-        q, k, v = parts.view(-1, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)  # (B, T, heads, D / heads)
-        rows.add_(self.outward(mixed.reshape(-1, width).to(self.precision)))
+        parts = self.inward(self.norms[0](rows).to(self.precision))
+        parts = parts.view(-1, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).contiguous()
+        q, k, v = parts.flatten(1, 2)  # (B heads, T, D / heads) each
+        mixed = torch.bmm(_shares(torch.bmm(q, k.transpose(1, 2))), v)
+        mixed = mixed.view(-1, self.heads, length, width // self.heads).transpose(1, 2)
+        rows.add_(self.outward(mixed.reshape(-1, width)))
 
     def widen(self, rows: Tensor) -> Tensor:
         """(N, D) float32 -> (N, 4 D), behind the activation."""
@@ -129,6 +136,13 @@ class _Block:
     def shrink(self, wide: Tensor) -> Tensor:
         """(N, 4 D) -> (N, D)"""
         return self.narrower(wide)
+
+
+def _shares(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension of (N, T, T), as float32 inside. Along a few neighbouring values torch takes
+    them one by one, so keys are brought to the front, where it takes many windows at once."""
+    keys_first = scores.permute(2, 0, 1).float().contiguous()
+    return keys_first.softmax(0).to(scores.dtype).permute(1, 2, 0)
 
 
 def _fused(activation: nn.Module) -> tuple[str, float]:
