@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vsearch.errors import LibraryError, ModelError
-from vsearch.indexer.encoding import keep_freed_memory
+from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.moments import register, renew_moments
 from vsearch.indexer.run import Progress, Report
 from vsearch.indexer.shared_progress import shared
@@ -45,7 +45,7 @@ def adopt(
     began = time.monotonic()
     former = _live(library)
     _check_backbone(former, checkpoint)
-    keep_freed_memory()
+    keep_freed()
     from vsearch.models import Encoder, load_backbone
     from vsearch.models.trained_head import load_trained_head
 

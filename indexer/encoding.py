@@ -12,9 +12,6 @@ end before both have started, and a core that a decoder holds delays one batch i
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.indexer.decode_pool import Event, FrameChunk, JobDone, JobFailed
+from vsearch.indexer.heap import give_back
 
 if TYPE_CHECKING:
     from vsearch.models import Backbone
@@ -34,9 +32,8 @@ if TYPE_CHECKING:
 Vectors = npt.NDArray[np.float16]
 
 _MAX_LANES = 4  # more would only hold more batches in memory
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-_KEPT_BYTES = 1 << 30
 _GATHERED = 256  # batches of a video whose vectors are joined at once
+_GIVE_BACK_EVERY = 256  # batches: some ten seconds and more
 
 
 class Lanes:
@@ -107,9 +104,20 @@ class VideoFrames:
     """One video's frames on their way through the encoder."""
 
     def __init__(self) -> None:
-        self.waiting = 0  # frames in no batch yet
-        self.parts: list[tuple[Future[Vectors], slice]] = []
+        self.waiting = False  # whether frames of it are in no batch yet
+        self.parts: list[tuple[Future[Vectors], list[int] | slice]] = []  # and their rows in it
         self.times: list[npt.NDArray[np.int64]] = []
+        self._latest: npt.NDArray[np.uint8] | None = None
+
+    def shows(self, frame: npt.NDArray[np.uint8]) -> bool:
+        """Whether `frame` is its latest frame once more, as in slides and screen recordings. Remembers it."""
+        before, self._latest = self._latest, frame
+        middle = len(frame) // 2
+        return (
+            before is not None
+            and np.array_equal(before[middle], frame[middle])
+            and np.array_equal(before, frame)
+        )
 
     def gather(self) -> None:
         """Join what is encoded: many small results, kept between the large blocks that batches take and free, would
@@ -120,6 +128,10 @@ class VideoFrames:
         joined.set_result(np.concatenate([future.result()[rows] for future, rows in self.parts[:_GATHERED]]))
         self.parts[:_GATHERED] = [(joined, slice(None))]
         self.times = [np.concatenate(self.times)]
+
+    def end(self) -> None:
+        """No more frames will come."""
+        self._latest = None
 
     def ready(self) -> bool:
         return not self.waiting and all(future.done() for future, _ in self.parts)
@@ -138,22 +150,25 @@ class _Batches:
         self._lanes = lanes
         self._size = size
         self._frames: npt.NDArray[np.uint8] | None = None  # (size, S, S, 3)
-        self._owners: list[tuple[VideoFrames, slice]] = []
+        self._owners: dict[VideoFrames, list[int]] = {}  # rows that show each video's frames, in order
         self._count = 0
+        self._handed_on = 0
 
     def add(self, video: VideoFrames, chunk: FrameChunk) -> None:
         video.times.append(chunk.times_ms)
-        left = chunk.frames
-        while len(left):
+        alone = self._lanes.frames_together == 1
+        for frame in chunk.frames:
+            if alone and video.shows(frame):  # the same picture has the same vector
+                rows = self._owners.get(video) or video.parts[-1][1]
+                assert isinstance(rows, list)  # the last is never joined
+                rows.append(rows[-1])
+                continue
             if self._frames is None:
-                self._frames = np.zeros((self._size, *left.shape[1:]), np.uint8)
-            count = min(len(left), self._size - self._count)
-            rows = slice(self._count, self._count + count)
-            self._frames[rows] = left[:count]
-            self._owners.append((video, rows))
-            video.waiting += count
-            self._count += count
-            left = left[count:]
+                self._frames = np.zeros((self._size, *frame.shape), np.uint8)
+            self._frames[self._count] = frame
+            self._owners.setdefault(video, []).append(self._count)
+            video.waiting = True
+            self._count += 1
             if self._count == self._size:
                 self.flush(self._size)
 
@@ -162,10 +177,13 @@ class _Batches:
         if self._frames is None:
             return
         future = self._lanes.submit(self._frames[: size or self._count])
-        for video, rows in self._owners:
+        for video, rows in self._owners.items():
             video.parts.append((future, rows))
-            video.waiting -= rows.stop - rows.start
-        self._frames, self._owners, self._count = None, [], 0
+            video.waiting = False
+        self._frames, self._owners, self._count = None, {}, 0
+        self._handed_on += 1
+        if self._handed_on % _GIVE_BACK_EVERY == 0:
+            give_back()
 
 
 def encoded(
@@ -188,6 +206,8 @@ def encoded(
             on_frames(len(event.frames))
         else:
             done, own = work.pop(event.job_id, (None, None))
+            if done:
+                done.end()
             if own and not shared:
                 own.flush()
             ended.append((event, done))
@@ -196,15 +216,3 @@ def encoded(
     if shared:
         shared.flush(batch_size)
     yield from ended
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a batch's layers free for those of the next. It would give large blocks back to the system
-    each time, and half of a small network's time would go into having the pages cleared again. For the whole process;
-    before libraries start their threads."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-            libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-            libc.mallopt(_M_ARENA_MAX, 1)  # those of further threads keep no large blocks

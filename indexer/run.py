@@ -26,8 +26,9 @@ from vsearch.indexer.ahead import ahead
 from vsearch.indexer.decode import DECODERS, DecodeOptions
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
-from vsearch.indexer.encoding import Lanes, VideoFrames, encoded, keep_freed_memory
+from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
 from vsearch.indexer.fingerprint import fingerprint
+from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.moments import embedder, register, renew_moments
 from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.shared_progress import shared
@@ -123,7 +124,7 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
         raise VsearchError(
             f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
         )
-    keep_freed_memory()
+    keep_freed()
     from vsearch.library import Library
 
     report(Progress("looking for videos"))

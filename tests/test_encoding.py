@@ -172,3 +172,26 @@ def test_a_long_video_s_vectors_are_joined_while_it_is_in_work(monkeypatch: pyte
     assert vectors[:, 0].tolist() == list(range(200))
     assert times_ms.tolist() == [500 * i for i in range(200)]
     assert most < 20  # of 50 batches and 100 chunks
+
+
+@pytest.mark.parametrize("gathered", [256, 1])
+def test_a_picture_that_stays_is_encoded_once(gathered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsearch.indexer.encoding._GATHERED", gathered)
+    shown = [7] * 6 + [8, 9, 9, 7] + [3] * 9
+    frames = np.zeros((len(shown), 4, 4, 3), np.uint8)
+    frames[:, 3, 3, 1] = np.arange(len(shown)) == 15  # differs in one value only
+    frames[:, 0, 0, 0] = shown
+    events: list[Event] = [
+        FrameChunk(0, frames[first : first + 3], np.arange(first, min(first + 3, len(shown))))
+        for first in range(0, len(shown), 3)
+    ]
+    events[2:2] = [chunk(1, 7, 2)]  # another video shows the same in between
+    backbone = Slow()
+    found = results([*events, done(0), done(1)], backbone)
+    assert found[0][0][:, 0].tolist() == shown
+    assert found[0][1].tolist() == list(range(len(shown)))
+    assert found[1][0][:, 0].tolist() == [7, 8]
+    assert backbone.batches == [4] * 3  # 7, 8, 9, 7, 3, the changed one, 3; 7, 8
+    together = Slow(frames_together=2)
+    assert results([*events[:2], *events[3:], done(0)], together)[0][0][:, 0].tolist() == shown
+    assert sum(together.batches) == len(shown)
