@@ -9,10 +9,12 @@ subtracted, edit lists and variable frame rates are followed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +28,7 @@ MAX_DURATION_S = 48 * 3600.0  # a hostile file may claim years; longer ones are 
 _EPSILON_S = 1e-6  # float error of pts * time_base
 _POSTER_CONTRAST = 12.0  # standard deviation of grey values that a picture must have to stand for a video
 _POSTER_AT = 1 / 3  # of the duration: past titles and fades
+_POSTER_WITHIN = 7  # frames, of whatever there is: should the decoder crash later, the video has one
 
 
 @dataclass(frozen=True)
@@ -113,15 +116,15 @@ def decode(path: Path, options: DecodeOptions, sink: Sink) -> Outcome:
     try:
         sink.info(source.info)
         targets = _Targets(options.fps)
-        poster = _Poster(source.info.duration_ms * _POSTER_AT, sink)
         count = 0
         last_ms = -1
-        for time_s, shown in _sample(source.frames(targets.next_s), targets, sink):
-            last_ms = max(last_ms + 1, round(time_s * 1000))
-            image = shown.image
-            sink.frame(last_ms, image)
-            poster.consider(last_ms, image, shown)
-            count += 1
+        with _Poster(source.info.duration_ms * _POSTER_AT, sink) as poster:
+            for time_s, shown in _sample(source.frames(targets.next_s), targets, sink):
+                last_ms = max(last_ms + 1, round(time_s * 1000))
+                image = shown.image
+                sink.frame(last_ms, image)
+                poster.consider(last_ms, image, shown)
+                count += 1
         if not count:
             raise MediaError(source.damage(0.0) or "no picture could be decoded")
         covered_ms = round(targets.covered_s * 1000)
@@ -140,16 +143,16 @@ def _first_look(path: Path, options: DecodeOptions, every_s: float, sink: Sink) 
     source = PyavSource(path, options)
     try:
         sink.info(source.info)
-        poster = _Poster(source.info.duration_ms * _POSTER_AT, sink)
         count, last_ms, covered_s = 0, -1, 0.0
-        for shown in source.keyframes(every_s):
-            if shown.start_s > MAX_DURATION_S:
-                break
-            last_ms = max(last_ms + 1, round(shown.start_s * 1000))
-            sink.frame(last_ms, shown.image)
-            sink.progress(last_ms)
-            poster.consider(last_ms, shown.image, shown)
-            count, covered_s = count + 1, max(covered_s, shown.end_s)
+        with _Poster(source.info.duration_ms * _POSTER_AT, sink) as poster:
+            for shown in source.keyframes(every_s):
+                if shown.start_s > MAX_DURATION_S:
+                    break
+                last_ms = max(last_ms + 1, round(shown.start_s * 1000))
+                sink.frame(last_ms, shown.image)
+                sink.progress(last_ms)
+                poster.consider(last_ms, shown.image, shown)
+                count, covered_s = count + 1, max(covered_s, shown.end_s)
         covered_ms = max(source.info.duration_ms, round(covered_s * 1000))
         return Outcome(replace(source.info, duration_ms=covered_ms), count, covered_ms, None)
     finally:
@@ -227,22 +230,43 @@ def _held(shown: Shown, until_s: float, targets: _Targets) -> Iterator[tuple[flo
 
 
 class _Poster:
-    """Chooses the picture that stands for a video: past the beginning, and not plain black or white."""
+    """Chooses the picture that stands for a video: past the beginning, and not plain black or white. Leaving the
+    block of a `with` draws it, unless that was done."""
 
     def __init__(self, not_before_ms: float, sink: Sink) -> None:
         self._not_before_ms = not_before_ms
         self._sink = sink
         self._contrast = -1.0
         self._settled = False
+        self._best: Shown | None = None  # not drawn yet: a better one may come
+        self._seen = 0
 
     def consider(self, time_ms: int, image: Image, shown: Shown) -> None:
         if self._settled:
             return
+        self._seen += 1
         late = time_ms >= self._not_before_ms
-        if self._contrast >= 0 and not late:
-            return
-        contrast = float(np.std(image[::4, ::4].mean(axis=2)))  # a sixteenth of the pixels tells as much
-        if contrast > self._contrast or (late and contrast >= _POSTER_CONTRAST):
-            self._sink.poster(shown.draw_poster())
-            self._contrast = contrast
-        self._settled = late and contrast >= _POSTER_CONTRAST
+        if self._contrast < 0 or late:
+            contrast = float(np.std(image[::4, ::4].mean(axis=2)))  # a sixteenth of the pixels tells as much
+            if contrast > self._contrast or (late and contrast >= _POSTER_CONTRAST):
+                self._best = shown
+                self._contrast = contrast
+            self._settled = late and contrast >= _POSTER_CONTRAST
+        if self._settled or self._seen == _POSTER_WITHIN:
+            self._draw()
+
+    def __enter__(self) -> _Poster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with (
+            contextlib.suppress(Exception) if error else contextlib.nullcontext()
+        ):  # the first fault is the reason
+            self._draw()
+
+    def _draw(self) -> None:
+        best, self._best = self._best, None
+        if best:
+            self._sink.poster(best.draw_poster())

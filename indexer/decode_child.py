@@ -1,7 +1,7 @@
 """A decoder process as its parent sees it: started, spoken to over pipes, killed.
 
-Messages are a length (4 bytes, big-endian), a JSON header and, where the header says `bytes`, that many raw
-bytes. To the child go paths with options; from it come ready, info, frame, progress, poster, done and failed.
+To the child go paths with options, in JSON after a length (4 bytes, big-endian). From it come messages as
+`decode_messages` has them: frames, progress, posters, and reports of the kinds ready, broken, info, done and failed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import vsearch
 from vsearch.errors import VsearchError
 from vsearch.indexer.decode import DecodeOptions
+from vsearch.indexer.decode_messages import HEAD_BYTES, REPORT, Head, unpacked
 
 _START_S = 120.0  # imports from a cold network disk
 _PIPE_BYTES = 1 << 20
@@ -72,20 +73,24 @@ class Child:
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):  # the user's pipe quota may be used up
                 fcntl.fcntl(self._out, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        os.set_blocking(self._out, False)  # what is there is read without asking first
+        self._head = bytearray(HEAD_BYTES)
+        self._head_has = 0  # bytes of the next message's head that came with the last one
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
 
     def wait_ready(self) -> None:
         """Until it has imported what it needs. Raises VsearchError when it does not come that far."""
         try:
-            header = self.read()
+            head = self.read()
+            report = self.report(head) if head.kind == REPORT else {"reason": "it spoke out of turn"}
         except ChildDied as died:
-            header = {"reason": f"it ended with {died.returncode}"}
+            report = {"reason": f"it ended with {died.returncode}"}
         except ChildSilent as silent:
-            header = {"reason": f"nothing came for {silent.seconds:.0f} s"}
-        if header.get("kind") != "ready":
+            report = {"reason": f"nothing came for {silent.seconds:.0f} s"}
+        if report.get("kind") != "ready":
             raise VsearchError(
-                f"the decoder process does not start ({header['reason']}); see whether this works: "
+                f"the decoder process does not start ({report['reason']}); see whether this works: "
                 "python -c 'import av'"
             )
 
@@ -99,21 +104,32 @@ class Child:
         except BrokenPipeError:
             raise self._died() from None
 
-    def read(self) -> dict[str, Any]:
-        """The next message's header. Raises ChildDied, ChildSilent."""
+    def read(self) -> Head:
+        """The next message's head; what it announces has to be read before the next. Raises ChildDied, ChildSilent."""
         since = self.waited_s
-        length = int.from_bytes(self._bytes(4, since), "big")
-        return json.loads(self._bytes(length, since))
+        view = memoryview(self._head)[self._head_has :]
+        while view:
+            view = view[self._some([view], since) :]
+        self._head_has = 0
+        return unpacked(self._head)
 
-    def read_payload(self, target: memoryview) -> None:
-        """Fill `target` with the raw bytes that follow a header. Raises ChildDied, ChildSilent."""
+    def fill(self, target: memoryview) -> None:
+        """The bytes that follow a head, as many as `target` (not none) has room for. Raises ChildDied, ChildSilent."""
         since = self.waited_s
-        while target:
-            self._wait(since)
-            count = os.readv(self._out, [target])
-            if not count:
-                raise self._died()
+        head = memoryview(self._head)
+        while True:
+            count = self._some([target, head], since)
+            if count >= len(target):
+                self._head_has = count - len(target)
+                return
             target = target[count:]
+
+    def report(self, head: Head) -> dict[str, Any]:
+        """The JSON that follows a head. Raises ChildDied, ChildSilent."""
+        data = bytearray(head.length)
+        self.fill(memoryview(data))
+        report: dict[str, Any] = json.loads(data)
+        return report
 
     def kill(self) -> None:
         """At once, from any thread; whoever reads then gets ChildDied."""
@@ -125,16 +141,17 @@ class Child:
         with contextlib.suppress(BrokenPipeError), self._process:
             pass
 
-    def _bytes(self, count: int, since: float) -> bytearray:
-        data = bytearray(count)
-        view = memoryview(data)
-        while view:
-            self._wait(since)
-            got = os.readv(self._out, [view])
-            if not got:
+    def _some(self, targets: list[memoryview], since: float) -> int:
+        """What is there, once there is something: its bytes."""
+        while True:
+            try:
+                count = os.readv(self._out, targets)
+            except BlockingIOError:
+                self._wait(since)
+                continue
+            if not count:
                 raise self._died()
-            view = view[got:]
-        return data
+            return count
 
     def _wait(self, since: float) -> None:
         """Until there is something to read; `since`: value of `waited_s` when the message was asked for."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from vsearch.indexer.decode import DECODERS, DecodeOptions, clock
 from vsearch.indexer.decode_child import Child, ChildDied, ChildSilent
+from vsearch.indexer.decode_messages import FRAME, POSTER, PROGRESS
 from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.probe import MediaInfo
 
@@ -246,36 +247,38 @@ class _Record:
 
     def take(self, child: Child) -> bool:
         """One message; True when it was the job's last. Raises ChildDied, ChildSilent."""
-        message = child.read()
-        kind = message["kind"]
-        if kind == "frame":
-            child.read_payload(memoryview(self._frames[len(self._times)]).cast("B"))
-            self._times.append(message["ms"])
-            self._reached_ms = message["ms"]
+        head = child.read()
+        if head.kind == FRAME:
+            child.fill(memoryview(self._frames[len(self._times)]).cast("B"))
+            self._times.append(head.ms)
+            self._reached_ms = head.ms
             if len(self._times) == self._options.chunk_frames:
                 self._flush()
-        elif kind == "progress":
-            self._reached_ms = message["ms"]
-        elif kind == "poster":
-            jpeg = bytearray(message["bytes"])
-            child.read_payload(memoryview(jpeg))
+            return False
+        if head.kind == PROGRESS:
+            self._reached_ms = head.ms
+            return False
+        if head.kind == POSTER:
+            jpeg = bytearray(head.length)
+            child.fill(memoryview(jpeg))
             self._poster = bytes(jpeg)
-        elif kind == "info":
-            self._info = MediaInfo(**message["info"])
+            return False
+        report = child.report(head)
+        if report["kind"] == "info":
+            self._info = MediaInfo(**report["info"])
             child.budget_s += self._options.deadline_per_video_s * self._info.duration_ms / 1000
-        elif kind == "done":
+            return False
+        if report["kind"] == "done":
             self._flush()
             self._put(
                 JobDone(
-                    self._job_id, MediaInfo(**message["info"]), self._count, message["partial"],
-                    message["covered_ms"], self._poster,
+                    self._job_id, MediaInfo(**report["info"]), self._count, report["partial"],
+                    report["covered_ms"], self._poster,
                 )
             )  # fmt: skip
-            return True
         else:
-            self._end(message["reason"])
-            return True
-        return False
+            self._end(report["reason"])
+        return True
 
     def broken(self, cause: str) -> None:
         """The decoder had to be given up; `cause` says why."""

@@ -20,10 +20,13 @@ from typing import Any
 
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import DecodeOptions, decode
+from vsearch.indexer.decode_messages import FRAME, POSTER, PROGRESS, REPORT, packed
+from vsearch.indexer.heap import give_back
 from vsearch.indexer.picture import FrameShape, Image
 from vsearch.indexer.probe import MediaInfo
 
 _PROGRESS_S = 0.5
+_GIVE_BACK_EVERY = 64  # frames; each may leave a quarter of a MB that nothing uses
 
 
 def main(arguments: list[str]) -> None:
@@ -34,10 +37,10 @@ def main(arguments: list[str]) -> None:
     try:
         _import_decoder()
     except Exception as error:
-        return _send(out, {"kind": "broken", "reason": f"{type(error).__name__}: {error}"})
+        return _report(out, {"kind": "broken", "reason": f"{type(error).__name__}: {error}"})
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
-    _send(out, {"kind": "ready"})
+    _report(out, {"kind": "ready"})
     while True:
         sink = _PipeSink(out)
         job = jobs.get()
@@ -45,17 +48,17 @@ def main(arguments: list[str]) -> None:
         try:
             outcome = decode(Path(job["path"]), options, sink)
         except MediaError as error:
-            _send(out, {"kind": "failed", "reason": str(error)})
+            _report(out, {"kind": "failed", "reason": str(error)})
         except MemoryError:
             limit = memory_bytes / (1 << 30)
-            _send(out, {"kind": "failed", "reason": f"needs more than {limit:.1f} GB of memory to decode"})
+            _report(out, {"kind": "failed", "reason": f"needs more than {limit:.1f} GB of memory to decode"})
         except OSError as error:
-            _send(out, {"kind": "failed", "reason": f"cannot be read: {error.strerror or error}"})
+            _report(out, {"kind": "failed", "reason": f"cannot be read: {error.strerror or error}"})
         except Exception as error:
             # Whatever else a damaged file makes a decoder raise is that file's fault, not the run's.
-            _send(out, {"kind": "failed", "reason": f"decoder failed ({type(error).__name__}: {error})"})
+            _report(out, {"kind": "failed", "reason": f"decoder failed ({type(error).__name__}: {error})"})
         else:
-            _send(out, {"kind": "done", **asdict(outcome)})
+            _report(out, {"kind": "done", **asdict(outcome)})
 
 
 class _PipeSink:
@@ -64,37 +67,43 @@ class _PipeSink:
     def __init__(self, out: int) -> None:
         self._out = out
         self._last_progress = 0.0
+        self._frames = 0
 
     def info(self, info: MediaInfo) -> None:
-        _send(self._out, {"kind": "info", "info": asdict(info)})
+        _report(self._out, {"kind": "info", "info": asdict(info)})
 
     def frame(self, time_ms: int, image: Image) -> None:
-        _send(self._out, {"kind": "frame", "ms": time_ms}, image.data.cast("B"))
+        _send(self._out, FRAME, image.data.cast("B"), time_ms)
+        self._frames += 1
+        if self._frames % _GIVE_BACK_EVERY == 0:
+            give_back()
 
     def progress(self, time_ms: int) -> None:
         now = time.monotonic()
         if now - self._last_progress > _PROGRESS_S:
             self._last_progress = now
-            _send(self._out, {"kind": "progress", "ms": time_ms})
+            _send(self._out, PROGRESS, b"", time_ms)
 
     def poster(self, jpeg: bytes) -> None:
-        _send(self._out, {"kind": "poster", "bytes": len(jpeg)}, memoryview(jpeg))
+        _send(self._out, POSTER, jpeg)
 
 
-def _send(out: int, header: dict[str, Any], payload: memoryview | None = None) -> None:
+def _report(out: int, report: dict[str, Any]) -> None:
     # A reason may quote a file name that is not UTF-8; JSON's escapes carry that through.
-    data = json.dumps(header).encode()
+    _send(out, REPORT, json.dumps(report).encode())
+
+
+def _send(out: int, kind: int, payload: bytes | memoryview, ms: int = 0) -> None:
+    left = [memoryview(packed(kind, len(payload), ms)), memoryview(payload)]
     try:
-        _write(out, memoryview(len(data).to_bytes(4, "big") + data))
-        if payload is not None:
-            _write(out, payload)
+        while left:
+            written = os.writev(out, left)
+            while left and written >= len(left[0]):
+                written -= len(left.pop(0))
+            if left:
+                left[0] = left[0][written:]
     except BrokenPipeError:
         os._exit(0)
-
-
-def _write(out: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(out, data) :]
 
 
 def _read_jobs(jobs: queue.Queue[dict[str, Any]]) -> None:

@@ -22,6 +22,8 @@ import pytest
 
 from tests import media
 from vsearch.errors import VsearchError
+from vsearch.indexer import decode_child
+from vsearch.indexer.decode import decode
 from vsearch.indexer.decode_pool import (
     DecodeJob,
     DecodeOptions,
@@ -525,6 +527,50 @@ def test_a_crashed_decoder_leaves_a_partial_result_and_a_new_one_goes_on(
     assert crashed.done.info.codec == "mpeg4"
     assert crashed.done.poster_jpeg
     assert after.barcodes == list(range(10))
+
+
+def test_frames_that_come_in_small_pieces_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = media.write_video(tmp_path / "a.mp4", "mpeg4", frames=40)
+    whole = decode_one(path, fps=25)
+    monkeypatch.setattr(decode_child, "_PIPE_BYTES", 4096)  # a frame has 27,648 bytes
+    pieces = decode_one(path, fps=25)
+    assert pieces.barcodes == list(range(40))
+    assert np.array_equal(pieces.frames, whole.frames)
+    assert pieces.done == whole.done
+
+
+class _Posters:
+    """A sink that keeps what it is told, and of pictures only their number."""
+
+    def __init__(self, broken_after: int | None = None) -> None:
+        self.told: list[str | bytes] = []
+        self._broken_after = broken_after
+
+    def info(self, info: Any) -> None: ...
+
+    def progress(self, time_ms: int) -> None: ...
+
+    def frame(self, time_ms: int, image: Any) -> None:
+        self.told.append("frame")
+        if len(self.told) == self._broken_after:
+            raise MemoryError
+
+    def poster(self, jpeg: bytes) -> None:
+        self.told.append(jpeg)
+
+
+def test_a_poster_is_drawn_when_it_is_chosen_or_early_should_the_decoder_crash(tmp_path: Path) -> None:
+    short = media.write_video(tmp_path / "short.mp4", "mpeg4", frames=15)
+    long = media.write_video(tmp_path / "long.mp4", "mpeg4", frames=60)
+    whole, both, cut = _Posters(), _Posters(), _Posters(broken_after=3)
+    decode(short, options(fps=25), whole)
+    decode(long, options(fps=25), both)
+    with pytest.raises(MemoryError):
+        decode(short, options(fps=25), cut)
+    assert [i for i, each in enumerate(whole.told) if each != "frame"] == [6]  # the frame at a third
+    assert [i for i, each in enumerate(both.told) if each != "frame"] == [7, 22]
+    assert cut.told[:3] == ["frame"] * 3
+    assert isinstance(cut.told[3], bytes)
 
 
 @needs_proc
