@@ -30,6 +30,7 @@ from vsearch.models import Encoder, ZeroShotHead, load_backbone, plan_windows
 from vsearch.models.checkpoint import save
 from vsearch.models.cpu_temporal import multiplies_bfloat16
 from vsearch.models.encoder import normalise
+from vsearch.models.frame_side import FrameSide
 from vsearch.models.recipe import load_recipe
 from vsearch.models.samples import pad, pick
 from vsearch.models.trained_head import TrainedHead, load_trained_head
@@ -60,7 +61,7 @@ def main() -> None:
             sys.addaudithook(lambda event, _: started.append(event) if event in PROCESS else None)
             seconds = {
                 "moments": timed(adoption, "renew_moments"),
-                "the head": timed(TrainedHead, "embed_windows"),
+                "the head": timed(FrameSide, "embed_windows"),
             }
             began = time.process_time()
             done = adopt(library, run)

@@ -14,7 +14,7 @@ from typing import Any
 
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.heap import keep_freed
-from vsearch.indexer.moments import register, renew_moments
+from vsearch.indexer.moments import register_head, renew_moments
 from vsearch.indexer.run import Progress, Report
 from vsearch.indexer.shared_progress import shared
 from vsearch.indexer.side_by_side import side_by_side
@@ -46,15 +46,15 @@ def adopt(
     former = _live(library)
     _check_backbone(former, checkpoint)
     keep_freed()
-    from vsearch.models import Encoder, load_backbone
-    from vsearch.models.trained_head import load_trained_head
+    from vsearch.models.frame_side import load_frame_side
 
     with library.writing(), shared(library.path, report) as told:
-        told(Progress("loading the model"))
-        backbone = load_backbone(former.spec["model"], device)
+        told(Progress("loading the head"))
         own = former.spec["head"]
-        head = load_trained_head(checkpoint, backbone, own["window_s"], own["overlap"])
-        encoder_id = register(library, Encoder(backbone, head))
+        head = load_frame_side(checkpoint, former.spec["model"], device, own["window_s"], own["overlap"])
+        # calibration is known for scores of the plain head only
+        spec = {**former.spec, "head": head.spec(), "calibration": None}
+        encoder_id = register_head(library, former.backbone, head.identity, spec)
         renew_moments(library, encoder_id)
         sets = len({video.fingerprint for video in library.videos("indexed", "partial")})
         head.arrange()

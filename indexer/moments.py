@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 def register(library: Library, encoder: Encoder) -> int:
     """The encoder's id in the library, which gets a copy of a trained head."""
-    spec = encoder.spec()
+    return register_head(library, encoder.backbone.identity, encoder.head.identity, encoder.spec())
+
+
+def register_head(library: Library, backbone: str, head: str, spec: dict[str, Any]) -> int:
+    """The same for an encoder with these identities and that spec."""
     if "checkpoint" in spec["head"]:
         from vsearch.models.checkpoint import CARD, WEIGHTS
 
         folder = Path(spec["head"]["checkpoint"])
         spec["head"]["checkpoint"] = library.keep_head([folder / CARD, folder / WEIGHTS])
-    return library.register_encoder(encoder.identity, encoder.backbone.identity, encoder.head.identity, spec)
+    return library.register_encoder(f"{backbone}+{head}", backbone, head, spec)
 
 
 def renew_moments(library: Library, encoder_id: int) -> int:
@@ -33,7 +37,7 @@ def renew_moments(library: Library, encoder_id: int) -> int:
     head = library.encoder(encoder_id).spec["head"]
     moments = {}
     for frame_set in library.frame_sets_without_moments(encoder_id):
-        times = np.asarray(library.frames(frame_set.id).times_ms)
+        times = np.ascontiguousarray(library.frames(frame_set.id).times_ms)
         windows = plan_windows(times, frame_set.duration_ms, head["window_s"], head["overlap"])
         moments[frame_set.id] = [
             NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows

@@ -178,6 +178,25 @@ def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
         return load_mini(device=device) if name == "mini" else _load_open_clip(name, device)
 
 
+def outline(name: str) -> torch.nn.Module:
+    """The model of that name (see the module's text) as it is built, without values in its tensors: on torch's device
+    'meta', in a second, where its weights would take several. Raises ModelError as `load_backbone` does."""
+    import open_clip
+    import torch
+
+    try:
+        with _quiet(), torch.device("meta"):
+            if name == "mini":
+                return open_clip.model.CLIP(**json.loads((MINI_DIR / "config.json").read_text())["model_cfg"])
+            arch, _, kwargs = _architecture(name)
+            return open_clip.create_model(
+                arch, load_weights=False, pretrained_text=False, device="meta", **kwargs
+            )
+    except Exception:  # what cannot be built so is loaded, or says why it cannot be
+        with torch.device("cpu"):
+            return load_backbone(name, "cpu").clip.to("meta")
+
+
 def resolve_device(device: str) -> str:
     """'auto' | 'cpu' | 'cuda' | 'cuda:N' -> a torch device that is there; auto is the first GPU, else the CPU.
 
@@ -264,6 +283,24 @@ def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
 def _load_open_clip(name: str, device: str) -> Backbone:
     import open_clip
 
+    arch, tag, kwargs = _architecture(name)
+    try:
+        clip = open_clip.create_model(
+            arch, pretrained=tag or None, load_weights=True, require_pretrained=True, **kwargs
+        )
+        tokenizer = open_clip.get_tokenizer(arch)
+    except Exception as fault:  # hub, file format and shape errors have no common type in open_clip
+        first_line = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
+        raise ModelError(
+            f"cannot load model {name!r}: {first_line[:300]} (no network? give a local file or folder instead)"
+        ) from fault
+    return Backbone(name, clip, tokenizer, preprocess_of(open_clip.get_model_preprocess_cfg(clip)), device)
+
+
+def _architecture(name: str) -> tuple[str, str, dict[str, Any]]:
+    """open_clip's name, its tag or weights file, and further arguments. Raises ModelError for unknown names."""
+    import open_clip
+
     arch, _, tag = name.partition(":")
     kwargs: dict[str, Any] = {}
     if Path(name).is_dir():
@@ -284,17 +321,7 @@ def _load_open_clip(name: str, device: str) -> Backbone:
         raise ModelError(f"{tag!r} is neither a pretrained tag of {arch} nor a weights file")
     else:
         kwargs["force_quick_gelu"] = bool(open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu"))
-    try:
-        clip = open_clip.create_model(
-            arch, pretrained=tag or None, load_weights=True, require_pretrained=True, **kwargs
-        )
-        tokenizer = open_clip.get_tokenizer(arch)
-    except Exception as fault:  # hub, file format and shape errors have no common type in open_clip
-        first_line = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
-        raise ModelError(
-            f"cannot load model {name!r}: {first_line[:300]} (no network? give a local file or folder instead)"
-        ) from fault
-    return Backbone(name, clip, tokenizer, preprocess_of(open_clip.get_model_preprocess_cfg(clip)), device)
+    return arch, tag, kwargs
 
 
 def preprocess_of(cfg: Mapping[str, Any]) -> Preprocess:

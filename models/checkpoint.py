@@ -108,12 +108,18 @@ def load(folder: Path, backbone: Backbone) -> tuple[VideoText, Card]:
             f"{folder} was trained on {card.model} ({card.backbone}), not on {backbone.name} ({backbone.identity}); "
             f"use --model {card.model}"
         )
-    content = (folder / WEIGHTS).read_bytes()
-    if hashlib.blake2b(content, digest_size=12).hexdigest() != card.weights:
-        raise ModelError(f"{folder / WEIGHTS}: not the weights that {CARD} names; the copy is damaged")
+    content = read_weights(folder, card)
     model = VideoText(card.recipe, backbone, card.labels)
     put(model, from_bytes(content), folder)
     return model.eval(), card
+
+
+def read_weights(folder: Path, card: Card) -> bytes:
+    """The weights file. Raises ModelError for other weights than the card's."""
+    content = (folder / WEIGHTS).read_bytes()
+    if hashlib.blake2b(content, digest_size=12).hexdigest() != card.weights:
+        raise ModelError(f"{folder / WEIGHTS}: not the weights that {CARD} names; the copy is damaged")
+    return content
 
 
 def put(model: VideoText, tensors: dict[str, Any], where: Path) -> None:

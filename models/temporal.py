@@ -7,6 +7,7 @@ the padding it gets from longer neighbours in a batch.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,17 @@ from torch import Tensor, nn
 
 from vsearch.errors import ModelError
 from vsearch.models.blocks import Block, heads_for, normal_weights
+from vsearch.models.recipe import TemporalPart
+from vsearch.models.text_tower import text_parts
+
+
+def temporal_layers(part: TemporalPart, dim: int, clip: Callable[[], nn.Module]) -> nn.Module:
+    """A recipe's head for vectors of `dim`. Blocks that start from the text tower are built like those of `clip()`."""
+    head = build_temporal(part.kind, dim, part.layers, part.positions, part.residual, part.std)
+    if part.from_text and part.kind == "transformer":
+        parts = text_parts(clip())
+        start_from_text(head, parts.transformer.resblocks, parts.positional_embedding)
+    return head
 
 
 def build_temporal(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,87 +18,20 @@ import numpy.typing as npt
 from vsearch.errors import ModelError
 from vsearch.models.backbone import Backbone, load_backbone
 from vsearch.models.checkpoint import Card, load, read_card
-from vsearch.models.encoder import Encoder, Vectors, Window, normalise
+from vsearch.models.encoder import Encoder, normalise
+from vsearch.models.frame_side import FrameSide, refuse_pairs, refuse_unfit
 
 if TYPE_CHECKING:
     import torch
 
-    from vsearch.models.cpu_temporal import Moments
     from vsearch.models.video_text import VideoText
 
 
 @dataclass(frozen=True)
-class TrainedHead:
-    """Offers what `encoder.Head` asks for. Window and overlap are the library's, not the training's.
+class TrainedHead(FrameSide):
+    """Offers what `encoder.Head` asks for."""
 
-    `backbone` names the model that the checkpoint stands on.
-    """
-
-    card: Card
-    folder: Path
-    backbone: str
-    model: VideoText = field(repr=False)
-    window_s: float = 8.0
-    overlap: float = 0.5
-
-    @property
-    def identity(self) -> str:
-        return f"{self.card.identity}/{self.window_s:g}s/{self.overlap:g}"
-
-    def spec(self) -> dict[str, Any]:
-        from vsearch.models.prompts import TEMPLATES
-
-        text = self.card.recipe.text
-        return {
-            "recipe": self.card.recipe.name,
-            "checkpoint": str(self.folder),
-            "identity": self.identity,
-            "model": self.backbone,
-            "in_network": self.card.recipe.in_network,
-            "window_s": self.window_s,
-            "overlap": self.overlap,
-            "action_templates": list(TEMPLATES) if text.kind == "templates" else [text.template],
-            # only the plain mean leaves moments in the space of frame vectors
-            "frame_space": self.card.recipe.temporal.kind == "mean",
-        }
-
-    def embed_windows(
-        self, frames: Vectors, times_ms: npt.NDArray[np.int64], windows: Sequence[Window], batch: int = 64
-    ) -> npt.NDArray[np.float32]:
-        """(T, D) stored frame vectors -> (M, D) float32 unit vectors, one a window.
-
-        Windows of equally many frames go together, so that none is padded; `batch` windows at most. Threads may call
-        this at once, after `arrange`.
-        """
-        import torch
-
-        from vsearch.models.samples import pick
-
-        found = np.zeros((len(windows), self.card.dim), np.float32)
-        kinds: dict[int, list[int]] = {}
-        for i, window in enumerate(windows):
-            kinds.setdefault(window.last_frame - window.first_frame, []).append(i)
-        for length, members in kinds.items():
-            picked = np.asarray(pick(length, self.card.recipe.frames, None))
-            first = np.asarray([windows[i].first_frame for i in members])
-            for begin in range(0, len(members), batch):
-                some = slice(begin, begin + batch)
-                own = np.ascontiguousarray(frames[first[some, None] + picked])  # (B, t, D)
-                with torch.inference_mode():
-                    video = torch.from_numpy(own).to(self.model.device).float()
-                    found[members[some]] = self._moments(video).cpu().numpy()
-        return normalise(found)
-
-    def arrange(self) -> None:
-        """Bring the layers into the arrangement for this machine, which the first window would do otherwise."""
-        _ = self._moments
-
-    @cached_property
-    def _moments(self) -> Moments:
-        from vsearch.models.cpu_temporal import moments_of
-
-        normalise_frames = self.card.recipe.similarity.normalise_frames
-        return moments_of(self.model.new["temporal"], normalise_frames, self.card.dim, self.model.device)
+    model: VideoText = field(repr=False, kw_only=True)
 
     def embed_texts(self, texts: Sequence[str], backbone: Backbone | None = None) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors, through the learned prompts."""
@@ -152,12 +85,7 @@ def load_trained_head(
 
     Raises ModelError for recipes that change the frame vectors, or that have no vectors to index.
     """
-    card = read_card(folder)
-    if card.recipe.in_network:
-        raise ModelError(
-            f"recipe {card.recipe.name} was trained inside the image tower, so stored frame vectors do not fit it and "
-            f"the videos must be encoded again: vsearch index FOLDER --head {folder} --library NEW"
-        )
+    refuse_unfit(read_card(folder), folder)
     head = _encoder(folder, backbone, window_s, overlap).head
     assert isinstance(head, TrainedHead)
     return head
@@ -187,19 +115,14 @@ def head_alone(checkpoint: str, identity: str, model: str, window_s: float, over
 
 
 def _encoder(folder: Path, backbone: Backbone, window_s: float = 8.0, overlap: float = 0.5) -> Encoder:
-    _refuse_pairs(read_card(folder))
+    refuse_pairs(read_card(folder))
     model, card = load(folder, backbone)
     if card.recipe.in_network:
         backbone = TunedBackbone(backbone, model, card)
-    return Encoder(backbone, TrainedHead(card, folder.resolve(), backbone.name, model, window_s, overlap))
+    layers = model.new["temporal"]
+    place = folder.resolve(), backbone.name
+    return Encoder(backbone, TrainedHead(card, *place, layers, model.device, window_s, overlap, model=model))
 
 
 def _together(card: Card) -> int:
     return 1 if card.recipe.tower.kind == "clip" else card.recipe.frames
-
-
-def _refuse_pairs(card: Card) -> None:
-    if not card.recipe.indexable:
-        raise ModelError(
-            f"recipe {card.recipe.name} scores pairs of video and text; it has no vectors to index"
-        )

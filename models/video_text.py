@@ -21,7 +21,7 @@ from vsearch.models.backbone import Backbone
 from vsearch.models.prompts import TEMPLATES, ContinuousPrompts, VideoSpecificPrompts, fill
 from vsearch.models.recipe import Recipe
 from vsearch.models.similarity import TightTransformer, cosine
-from vsearch.models.temporal import build_temporal, pool, start_from_text
+from vsearch.models.temporal import pool, start_from_text, temporal_layers
 from vsearch.models.text_tower import (
     MaskedWordHead,
     TextAdapters,
@@ -72,7 +72,8 @@ class VideoText(nn.Module):
         super().__init__()
         self.recipe, self.labels, self.tokenizer = recipe, list(labels), backbone.tokenizer
         self.clip: Any = backbone.clip.requires_grad_(False)
-        self.new = nn.ModuleDict({"tower": self._tower(backbone), "temporal": self._temporal(backbone.dim)})
+        temporal = temporal_layers(recipe.temporal, backbone.dim, lambda: self.clip)
+        self.new = nn.ModuleDict({"tower": self._tower(backbone), "temporal": temporal})
         if recipe.text.kind == "prompts":
             self.new["prompts"] = ContinuousPrompts(
                 self._text_width(), recipe.text.prefix, recipe.text.suffix, recipe.text.released_layout,
@@ -98,24 +99,12 @@ class VideoText(nn.Module):
             }
         return build_tower(part.kind, backbone.clip, **options)
 
-    def _temporal(self, dim: int) -> nn.Module:
-        part = self.recipe.temporal
-        head = build_temporal(part.kind, dim, part.layers, part.positions, part.residual, part.std)
-        if part.from_text and part.kind == "transformer":
-            parts = text_parts(self.clip)
-            self.started_from_text = start_from_text(
-                head, parts.transformer.resblocks, parts.positional_embedding
-            )
-        return head
-
     def _similarity(self, dim: int) -> None:
         kind = self.recipe.similarity.kind
         if kind == "tight":
             tight = TightTransformer(dim)
             parts = text_parts(self.clip)
-            self.started_from_text = start_from_text(
-                tight, parts.transformer.resblocks, parts.positional_embedding
-            )
+            start_from_text(tight, parts.transformer.resblocks, parts.positional_embedding)
             self.new["tight"] = tight
         elif kind == "video-prompts":
             visual = require_vit(self.clip, "video-specific prompting")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from vsearch.models import (
     plan_windows,
 )
 from vsearch.models.checkpoint import CARD, WEIGHTS, save
+from vsearch.models.frame_side import load_frame_side
 from vsearch.models.recipe import load_recipe
 from vsearch.models.samples import pad, pick
 from vsearch.models.trained_head import load_trained_head, trained_encoder
@@ -53,6 +55,8 @@ def checkpoint(folder: Path, model: Path, recipe: str, *, frozen: bool = True, s
     """What a training would leave, with weights that are random instead of learned."""
     backbone = load_backbone(str(model), "cpu")
     chosen = load_recipe(recipe).on_frozen_frames() if frozen else load_recipe(recipe)
+    if chosen.temporal.from_text:  # the model's text tower has three layers
+        chosen = replace(chosen, temporal=replace(chosen.temporal, layers=2))
     trained = VideoText(chosen, backbone)
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -204,6 +208,58 @@ def test_similar_asks_in_the_space_of_the_head(library: Library, tmp_path: Path,
     assert Path(best.path).name == "11.mp4"
     assert best.start_ms <= moment.start_ms < moment.end_ms <= best.end_ms  # overlapping moments are one hit
     assert best.score == pytest.approx(1, abs=5e-3)
+
+
+RECIPES = ["clip4clip", "clip4clip-seqlstm", "clip4clip-seqtransf", "actionclip", "efficient-prompt"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_moments_need_no_weights_of_the_model_and_are_those_of_the_whole_head(
+    recipe: str, tmp_path: Path, model: Path
+) -> None:
+    run = checkpoint(tmp_path / "run", model, recipe)
+    frames = np.random.default_rng(0).normal(0, 1, (40, 32)).astype(np.float16)
+    times = np.arange(40, dtype=np.int64) * 500
+    windows = plan_windows(times, 20_000, 8.0, 0.5)
+    whole = load_trained_head(run, load_backbone(str(model), "cpu"))
+    bare = shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    alone = load_frame_side(run, str(bare), "cpu")
+    expected = whole.embed_windows(frames, times, windows)
+    np.testing.assert_array_equal(alone.embed_windows(frames, times, windows), expected)
+    if recipe == "clip4clip-seqtransf":  # blocks from the text tower keep its number of heads
+        assert [block.attn.num_heads for block in alone.layers.blocks] == [2, 2]  # type: ignore[union-attr]
+    assert alone.identity == whole.identity
+    assert alone.spec() == {**whole.spec(), "model": str(bare)}
+
+
+def test_a_tower_that_cannot_be_built_without_weights_is_loaded(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+
+    run = checkpoint(tmp_path / "run", model, "clip4clip-seqtransf")
+    create = open_clip.create_model
+
+    def with_weights_only(*names: str, **options: object) -> torch.nn.Module:
+        if options.get("device") == "meta":
+            raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+        return create(*names, **options)  # type: ignore[arg-type]
+
+    expected = load_frame_side(run, str(model), "cpu").layers.state_dict()
+    monkeypatch.setattr(open_clip, "create_model", with_weights_only)
+    found = load_frame_side(run, str(model), "cpu").layers.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_damaged_weights_are_refused(library: Library, tmp_path: Path, model: Path) -> None:
+    run = checkpoint(tmp_path / "run", model, "actionclip")
+    content = bytearray((run / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (run / WEIGHTS).write_bytes(content)
+    with pytest.raises(ModelError, match="the copy is damaged"):
+        adopt(library, run)
+    assert len(library.encoders()) == 1
 
 
 def test_interrupted_before_the_switch_the_old_head_answers_and_adopting_again_works(
