@@ -49,7 +49,7 @@ def index(
         int | None, typer.Option(min=1, help="Decoder processes.", show_default="from cores and device")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Frames encoded at once.", show_default="16, on a GPU 64")
+        int | None, typer.Option(min=1, help="Frames encoded at once.", show_default="8, on a GPU 64")
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try files again that failed before.")

@@ -1,8 +1,8 @@
 """Frames through the image encoder while decoding goes on and videos are recorded.
 
 Every batch has the same size: frames of successive videos fill it together, and the last one is filled up with black.
-Convolution libraries choose their way by the shape, so batches of other sizes are up to 1.6 times slower a frame, and
-their vectors differ in the last bits; in batches of one size a frame's vector does not depend on its place or company.
+Convolution libraries choose their way by the shape, and with it the last bits of the vectors; in batches of one size a
+frame's vector does not depend on its place or company.
 Where the encoder looks across frames, batches are of one video, and the last of each is shorter.
 
 On the CPU, batches are encoded side by side by threads that each use their share of the cores: on two cores two

@@ -317,7 +317,7 @@ class _Run:
         if coarse:  # two to each window
             seconds = encoder.head.window_s / 2
             decode = replace(decode, keyframes_every_s=seconds, stall_s=_FIRST_PASS_STALL_S)
-        batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 16)
+        batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 8)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
         events = pool.run((DecodeJob(i, job.path) for i, job in enumerate(jobs)), decode)

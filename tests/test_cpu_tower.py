@@ -64,6 +64,8 @@ def test_the_built_in_tower_gives_open_clips_vectors_without_its_norms() -> None
     frames = pictures(224)
     assert_same(mini.encode_frames(frames), plain_vectors(mini, frames))
     assert left(mini, nn.BatchNorm2d) == 0
+    if torch.backends.mkldnn.is_available():
+        assert left(mini, nn.Conv2d) == left(mini, nn.ReLU6) == 0
     assert not any(type(part).__name__ == "Conv2dSame" for part in mini._image_side().visual.modules())
 
 
@@ -103,6 +105,26 @@ def test_weights_changed_in_place_are_followed() -> None:
         small.clip.visual.transformer.resblocks[0].mlp.c_fc.weight.mul_(-3)
     assert np.abs(small.encode_frames(frames) - first).max() > 1e-2
     assert_same(small.encode_frames(frames), plain_vectors(small, frames))
+
+
+@needs_onednn
+def test_convolutions_are_packed_with_the_relu_that_is_theirs_alone() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4, bias=False), nn.ReLU6(),
+        nn.Conv2d(8, 4, 3, padding="same"), nn.Flatten(),
+    ).eval()  # fmt: skip
+    clip = _Clip()
+    clip.visual = plain
+    arranged: Any = for_cpu(clip, 16)
+    kinds = [type(part).__name__ for part in arranged.visual]
+    assert kinds.count("_PackedConvolution") == 2
+    assert kinds.count("Conv2d") == 1  # its padding has no numbers
+    for size, count in ((16, 5), (24, 1)):
+        x = torch.randn(count, 3, size, size)
+        with torch.inference_mode():
+            torch.testing.assert_close(arranged.encode_image(x), clip.encode_image(x), rtol=1e-4, atol=1e-5)
 
 
 class _Crossed(nn.Module):
