@@ -115,7 +115,10 @@ def write_long(path: Path, hours: float, rate: int) -> None:
         packets = []
         for i in range(cycle):
             picture = np.full((1080, 1920, 3), 40, np.uint8)
-            picture[:, 30 * i : 30 * i + 120] = 200, 60, 4 * i
+            left = (
+                420 + 16 * i
+            )  # always within the square that is encoded: no picture is the one before it once more
+            picture[:, left : left + 120] = 200, 60, 4 * i
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = i
             packets += stream.encode(frame)
