@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vsearch.library.disk import HashingFile
 from vsearch.library.index_codes import Codes, gpus, read_codes, train_codes
 from vsearch.library.index_effort import MOST, QUERIES, K, measure_effort, sample_queries
-from vsearch.library.index_exact import CHUNK, add_codes, exact_over, half_precision
+from vsearch.library.index_exact import CHUNK, add_codes, exact_over, half_precision, one_thread
 from vsearch.library.index_files import all_or_none, check_part, damaged, write_part
 from vsearch.library.records import Base, PartFile
 
@@ -155,7 +155,9 @@ def write_rows(folder: Path, batches: Iterable[tuple[Ids, Vectors]], dim: int) -
     def fill(file: HashingFile) -> None:
         for some, vectors in batches:
             if len(some):
-                file.write(memoryview(flat.sa_encode(vectors)).cast("B"))
+                with one_thread():
+                    codes = flat.sa_encode(vectors)
+                file.write(memoryview(codes).cast("B"))
                 ids.append(some)
 
     return write_part(folder, ".rows", fill), np.concatenate([*ids, np.empty(0, np.int64)])
