@@ -37,7 +37,7 @@ def renew_moments(library: Library, encoder_id: int) -> int:
     head = library.encoder(encoder_id).spec["head"]
     moments = {}
     for frame_set in library.frame_sets_without_moments(encoder_id):
-        times = np.ascontiguousarray(library.frames(frame_set.id).times_ms)
+        times = np.ascontiguousarray(library.frame_store.read(frame_set.frames).times_ms)
         windows = plan_windows(times, frame_set.duration_ms, head["window_s"], head["overlap"])
         moments[frame_set.id] = [
             NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows
