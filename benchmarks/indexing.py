@@ -1,6 +1,7 @@
 """Indexing: frames a second end to end beside the encoder alone and beside the usual pipeline, and where time goes.
 
-    python -m benchmarks.indexing FOLDER [--model mini] [--rounds 3] [--videos 20] [--fps 2] [--ways index encoder]
+    python -m benchmarks.indexing FOLDER [--model mini] [--rounds 3] [--videos 20] [--copies 5] [--fps 2]
+        [--ways index encoder]
 
 Each way runs in a process of its own, taking turns:
     index     `index_videos` into a new library in one pass at full rate: find, decode, encode, store, publish
@@ -10,7 +11,9 @@ Each way runs in a process of its own, taking turns:
     usual     one process: PyAV reads every picture, open_clip's PIL preprocessing, its tower, batch by batch
 Seconds without finding files and loading the model; these are printed apart.
 CPU time is that of all processes: on a machine busy with other work its ratios say more than those of wall time.
-`--videos` takes so many, spread over the folder; `--ways` runs only these, `index` among them.
+`--videos` takes so many, spread over the folder; `--ways` runs only these, `index` among them. `--copies` indexes each
+video so many times, as files that differ in some bytes that no decoder looks at: what a run costs once, such as
+starting decoder processes, then weighs as little as in a folder of that size.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -45,6 +49,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--videos", type=int)
+    parser.add_argument("--copies", type=int, default=1)
     parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--ways", nargs="+", choices=COMPARED, default=COMPARED)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -52,10 +57,8 @@ def main() -> None:
     if options.way:
         print(json.dumps(WAYS[options.way](options)))
         return
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in COMPARED if way in options.ways}
-    for _ in range(options.rounds):
-        for way, results in found.items():
-            results.append(run(way))
+    with tempfile.TemporaryDirectory() as folder:
+        found, profile = compare(options, Path(folder))
     print(
         f"{found['index'][0]['frames']} frames, model {options.model}, {options.rounds} rounds taking turns"
     )
@@ -69,7 +72,6 @@ def main() -> None:
         ratios = [spread(found["index"], results, unit) for unit in ("cpu", "seconds")]
         cost = f"{statistics.median(cpu):.1f} [{min(cpu):.1f}, {max(cpu):.1f}]"
         print(f"{way:9}{rate:9.1f}{cost:>24}{ratios[0]:>22}{ratios[1]:>22}{before:11.1f}")
-    profile = run("profile")
     frames = profile.pop("frames")
     print(f"\n{'where the time of index goes':30}{'CPU ms':>8}{'share':>8}")
     for stage, seconds in profile.items():
@@ -82,8 +84,41 @@ def spread(index: list[dict[str, Any]], other: list[dict[str, Any]], unit: str) 
     return f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
 
 
-def run(way: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.indexing", *sys.argv[1:], "--way", way]
+def compare(
+    options: argparse.Namespace, scratch: Path
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """The rounds, by way, and the profile."""
+    chosen = ["--videos", str(options.videos)] if options.videos else []
+    if options.copies > 1:
+        write_copies(videos(options), options.copies, scratch)
+        chosen = []
+    folder = scratch if options.copies > 1 else options.folder
+    told = [str(folder), "--model", options.model, "--fps", str(options.fps), *chosen]
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in COMPARED if way in options.ways}
+    for _ in range(options.rounds):
+        for way, results in found.items():
+            results.append(run(way, told))
+    return found, run("profile", told)
+
+
+def write_copies(paths: list[Path], count: int, folder: Path) -> None:
+    """Each with something to skip at its end, by container: RIFF's JUNK, Matroska's Void, MP4's free."""
+    for i, path in enumerate(paths):
+        data = path.read_bytes()
+        for n in range(count):
+            if data[:4] == b"RIFF":
+                skipped = b"JUNK" + (4).to_bytes(4, "little")
+            elif data[:4] == b"\x1a\x45\xdf\xa3":
+                skipped = b"\xec\x84"
+            else:
+                skipped = (12).to_bytes(4, "big") + b"free"
+            copy = folder / f"{n}-{i}-{path.name}"
+            copy.write_bytes(data + skipped + n.to_bytes(4, "big"))
+            shutil.copystat(path, copy)  # what has just changed may still be growing
+
+
+def run(way: str, told: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.indexing", *told, "--way", way]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
