@@ -74,7 +74,8 @@ def index(folder: Path, library: Path, model: str, fps: float) -> Any:
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
         rows = []
         while process.poll() is None:
-            own, others = resident(process.pid), sum(resident(child) for child in children(process.pid))
+            own = resident(process.pid)
+            others = sum(resident(child) for child in children(process.pid) if begun(child, process.pid))
             rows.append((time.monotonic() - begin, own + others, others))
             time.sleep(0.2)
         if process.returncode:
@@ -92,6 +93,14 @@ def children(pid: int) -> list[int]:
         except OSError:
             continue
     return found + [deeper for child in found for deeper in children(child)]
+
+
+def begun(child: int, parent: int) -> bool:
+    """Whether it is a program of its own; before, it is its parent's memory that is seen in it."""
+    try:
+        return Path(f"/proc/{child}/cmdline").read_bytes() != Path(f"/proc/{parent}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def resident(pid: int) -> int:
