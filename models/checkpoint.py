@@ -98,7 +98,7 @@ def load(folder: Path, backbone: Backbone) -> tuple[VideoText, Card]:
 
     Raises ModelError for another backbone than the one it was trained on, and for damaged weights.
     """
-    from safetensors.torch import load as from_bytes
+    from safetensors.torch import load_file
 
     from vsearch.models.video_text import VideoText
 
@@ -108,18 +108,21 @@ def load(folder: Path, backbone: Backbone) -> tuple[VideoText, Card]:
             f"{folder} was trained on {card.model} ({card.backbone}), not on {backbone.name} ({backbone.identity}); "
             f"use --model {card.model}"
         )
-    content = read_weights(folder, card)
+    check_weights(folder, card)
     model = VideoText(card.recipe, backbone, card.labels)
-    put(model, from_bytes(content), folder)
+    put(model, load_file(folder / WEIGHTS), folder)
     return model.eval(), card
 
 
-def read_weights(folder: Path, card: Card) -> bytes:
-    """The weights file. Raises ModelError for other weights than the card's."""
-    content = (folder / WEIGHTS).read_bytes()
-    if hashlib.blake2b(content, digest_size=12).hexdigest() != card.weights:
+def check_weights(folder: Path, card: Card) -> None:
+    """Raises ModelError for other weights than the card's. Read in pieces: memory for the whole of them would take
+    longer to get than they take to hash."""
+    digest = hashlib.blake2b(digest_size=12)
+    with (folder / WEIGHTS).open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    if digest.hexdigest() != card.weights:
         raise ModelError(f"{folder / WEIGHTS}: not the weights that {CARD} names; the copy is damaged")
-    return content
 
 
 def put(model: VideoText, tensors: dict[str, Any], where: Path) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vsearch.errors import ModelError
 from vsearch.models.backbone import outline, resolve_device
-from vsearch.models.checkpoint import WEIGHTS, Card, read_card, read_weights
+from vsearch.models.checkpoint import WEIGHTS, Card, check_weights, read_card
 from vsearch.models.encoder import Vectors, Window, normalise
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def load_frame_side(
 
     card = read_card(folder)
     refuse_unfit(card, folder)
-    read_weights(folder, card)
+    check_weights(folder, card)
     with torch.device("meta"):
         layers = temporal_layers(card.recipe.temporal, card.dim, lambda: outline(backbone))
     with safe_open(folder / WEIGHTS, "pt") as file:
