@@ -6,6 +6,7 @@ encoded the frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,12 +64,12 @@ class FrameSide:
         }
 
     def embed_windows(
-        self, frames: Vectors, times_ms: npt.NDArray[np.int64], windows: Sequence[Window], batch: int = 64
+        self, frames: Vectors, times_ms: npt.NDArray[np.int64], windows: Sequence[Window], batch: int = 160
     ) -> npt.NDArray[np.float32]:
         """(T, D) stored frame vectors -> (M, D) float32 unit vectors, one a window.
 
-        Windows of equally many frames go together, so that none is padded; `batch` windows at most. Threads may call
-        this at once, after `arrange`.
+        Windows of equally many frames go together, so that none is padded; `batch` windows at most, and about as many
+        each time: products of few rows are slower. Threads may call this at once, after `arrange`.
         """
         import torch
 
@@ -81,8 +82,9 @@ class FrameSide:
         for length, members in kinds.items():
             picked = np.asarray(pick(length, self.card.recipe.frames, None))
             first = np.asarray([windows[i].first_frame for i in members])
-            for begin in range(0, len(members), batch):
-                some = slice(begin, begin + batch)
+            size = math.ceil(len(members) / math.ceil(len(members) / batch))
+            for begin in range(0, len(members), size):
+                some = slice(begin, begin + size)
                 own = np.ascontiguousarray(frames[first[some, None] + picked])  # (B, t, D)
                 with torch.inference_mode():
                     video = torch.from_numpy(own).to(self.device).float()
