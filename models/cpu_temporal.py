@@ -113,7 +113,9 @@ class _Block:
         inside_softmax[0] = attention.head_dim**-0.5  # of queries
         inside_softmax = inside_softmax.view(-1, 1)
         self.inward = _Product(
-            attention.in_proj_weight * inside_softmax, attention.in_proj_bias * inside_softmax[:, 0], precision
+            attention.in_proj_weight * inside_softmax,
+            attention.in_proj_bias * inside_softmax[:, 0],
+            precision,
         )
         self.outward = _Product(attention.out_proj.weight, attention.out_proj.bias, precision)
         self.wider = _Product(mlp.c_fc.weight * inside, mlp.c_fc.bias * inside, precision)
