@@ -72,8 +72,9 @@ class VideoText(nn.Module):
         super().__init__()
         self.recipe, self.labels, self.tokenizer = recipe, list(labels), backbone.tokenizer
         self.clip: Any = backbone.clip.requires_grad_(False)
+        tower = self._tower(backbone)  # first: a seed gives the same start as ever
         temporal = temporal_layers(recipe.temporal, backbone.dim, lambda: self.clip)
-        self.new = nn.ModuleDict({"tower": self._tower(backbone), "temporal": temporal})
+        self.new = nn.ModuleDict({"tower": tower, "temporal": temporal})
         if recipe.text.kind == "prompts":
             self.new["prompts"] = ContinuousPrompts(
                 self._text_width(), recipe.text.prefix, recipe.text.suffix, recipe.text.released_layout,
