@@ -2,8 +2,8 @@
 
 A temporal transformer is rewritten, everything else keeps its layers (linear ones packed, `cpu_tower.packed`):
 
-- linear layers run in bfloat16 with float32 sums where the CPU multiplies that itself (AVX-512 BF16, AMX), twice as
-  fast as float32; the residual stream, LayerNorm and softmax stay float32;
+- products, those of attention too, run in bfloat16 with float32 sums where the CPU multiplies that itself (AVX-512 BF16,
+  AMX), twice as fast as float32; the residual stream, LayerNorm and softmax stay float32;
 - biases and the MLP's activation are applied by the product that comes before them (QuickGELU is swish with 1.702
   moved into the weights on both sides);
 - where frames are pooled by their mean, that is taken before the last linear layer instead of after it.
