@@ -11,14 +11,11 @@ import fcntl
 import json
 import os
 import select
-import subprocess
-import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import vsearch
+from vsearch import process
 from vsearch.errors import VsearchError
 from vsearch.indexer.decode import DecodeOptions
 from vsearch.indexer.decode_messages import HEAD_BYTES, REPORT, Head, unpacked
@@ -28,7 +25,7 @@ _PIPE_BYTES = 1 << 20
 
 
 class ChildDied(Exception):
-    """The process is gone; `returncode` as subprocess has it (negative: the signal)."""
+    """The process is gone; `returncode` as Popen has it (negative: the signal)."""
 
     def __init__(self, returncode: int) -> None:
         super().__init__(returncode)
@@ -51,20 +48,14 @@ class Child:
         self.stall_s = _START_S
         self.budget_s = float("inf")
         self.waited_s = 0.0
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "vsearch.indexer.decode_worker",
-                str(memory_limit_bytes),
-                str(os.getpid()),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
-            cwd="/",  # `-m` would import from the working directory, which may be the user's video folder
-            env=_environment(),
+        self._process = process.start(
+            "vsearch.indexer.decode_worker:main",
+            [str(memory_limit_bytes)],
+            stdin=True,
+            stdout=True,
+            memory_bytes=memory_limit_bytes,
+            environment={"OPENBLAS_NUM_THREADS": "1"},
+            with_thread=True,
         )
         assert self._process.stdin
         assert self._process.stdout
@@ -170,16 +161,6 @@ class Child:
     def _died(self) -> ChildDied:
         try:
             return ChildDied(self._process.wait(timeout=5.0))
-        except subprocess.TimeoutExpired:  # it closed its pipe but lives on
+        except process.Overdue:  # it closed its pipe but lives on
             self._process.kill()
             return ChildDied(self._process.wait())
-
-
-def _environment() -> dict[str, str]:
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    home = Path(vsearch.__file__).parent.parent
-    if any(
-        Path(entry or ".").resolve() == home for entry in sys.path
-    ):  # found by folder: the child starts elsewhere
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
-    return environment

@@ -1,16 +1,14 @@
-"""Main of a decoder process: `python -m vsearch.indexer.decode_worker MEMORY_BYTES PARENT` (see `decode_child`).
+"""Main of a decoder process (see `decode_child`); its argument is its memory limit in bytes.
 
 Reads jobs from its standard input, writes messages to what was its standard output. Nothing that FFmpeg or
-decord print gets through. It ends when its parent does.
+decord print gets through.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -29,11 +27,9 @@ _PROGRESS_S = 0.5
 _GIVE_BACK_EVERY = 64  # frames; each may leave a quarter of a MB that nothing uses
 
 
-def main(arguments: list[str]) -> None:
-    memory_bytes, parent = int(arguments[0]), int(arguments[1])
+def main() -> None:
+    memory_bytes = int(sys.argv[1])
     out = _claim_stdout()
-    _die_with(parent)
-    _limit(memory_bytes)
     try:
         _import_decoder()
     except Exception as error:
@@ -122,35 +118,8 @@ def _claim_stdout() -> int:
     return out
 
 
-def _die_with(parent: int) -> None:
-    """On Linux the kernel kills this process with its parent, even while a decoder holds the interpreter."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_parent_death_signal = 1
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def _limit(memory_bytes: int) -> None:
-    import resource
-
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory_bytes)][: 2 if memory_bytes else 1]
-    for kind, value in limits:
-        with contextlib.suppress(ValueError, OSError):  # macOS does not limit address space
-            hard = resource.getrlimit(kind)[1]
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(kind, (value, value))
-
-
 def _import_decoder() -> None:
     import av
     import av.logging
 
     av.logging.set_level(av.logging.PANIC)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsearch import process
 from vsearch.errors import MediaError, VsearchError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import av
 
 BASE_S, PER_SECOND_S = 60.0, 20.0  # deadline: encoding 4K can run well under real time on one core
+MEMORY_BYTES = 6 << 30
 TICKS = 90_000
 SEEKABLE = ("mov", "matroska")  # elsewhere a seek can land behind its target (measured in .ts and .avi)
 
@@ -39,18 +40,17 @@ def export_clip(source: Path, target: Path, start_ms: int, end_ms: int, *, overw
         raise MediaError(f"{source} is no longer there; run `vsearch index` so that the library knows")
     if not target.parent.is_dir():
         raise VsearchError(f"there is no folder {target.parent} to write the clip into")
-    part = target.with_name(f".{os.getpid()}.part.mp4")
-    order = json.dumps([os.fspath(source.resolve()), os.fspath(part), start_ms, end_ms])
+    part = target.absolute().with_name(f".{os.getpid()}.part.mp4")
+    order = [os.fspath(source.resolve()), os.fspath(part), start_ms, end_ms]
     deadline = BASE_S + PER_SECOND_S * (end_ms - start_ms) / 1000
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "vsearch.indexer.export", order], capture_output=True, timeout=deadline
+        done = process.run(
+            "vsearch.indexer.export:main", order, deadline_s=deadline, memory_bytes=MEMORY_BYTES
         )
         if done.returncode != 0:
-            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["the decoder crashed"]
-            raise MediaError(f"cannot cut {source}: {lines[-1]}")
+            raise MediaError(f"cannot cut {source}: {done.last_line or 'the decoder crashed'}")
         os.replace(part, target)
-    except subprocess.TimeoutExpired:
+    except process.Overdue:
         raise MediaError(f"cannot cut {source}: gave up after {deadline:.0f} s") from None
     finally:
         part.unlink(missing_ok=True)
@@ -127,8 +127,9 @@ def _frames(media: av.container.InputContainer, streams: list[Any], end: Fractio
             return
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Of the child."""
     try:
-        _cut(*json.loads(sys.argv[1]))
+        _cut(*json.load(sys.stdin))
     except Exception as error:  # its text is the reason that the parent shows
         sys.exit(str(error))

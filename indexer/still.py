@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsearch import process
 from vsearch.errors import MediaError
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def read_still(path: Path, shape: FrameShape) -> Image:
     """(size, size, 3) uint8 RGB, upright as the camera meant it. Raises MediaError."""
     import numpy as np
 
-    order = json.dumps([os.fspath(path), shape.size, shape.mode, shape.interpolation])
+    order = [os.path.abspath(path), shape.size, shape.mode, shape.interpolation]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "vsearch.indexer.still", order], capture_output=True, timeout=DEADLINE_S
+        done = process.run(
+            "vsearch.indexer.still:main", order, deadline_s=DEADLINE_S, memory_bytes=MEMORY_BYTES
         )
-    except subprocess.TimeoutExpired:
+    except process.Overdue:
         raise MediaError(
             f"this picture took more than {DEADLINE_S:.0f} s to read; use a smaller one"
         ) from None
@@ -72,11 +72,6 @@ def _read(path: str, size: int, mode: str, interpolation: str) -> bytes:
     return render(frame, FrameShape(size, mode, interpolation), Fraction(1)).tobytes()
 
 
-if __name__ == "__main__":
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    except ImportError:  # Windows: the pixel limit alone
-        pass
-    sys.stdout.buffer.write(_read(*json.loads(sys.argv[1])))
+def main() -> None:
+    """Of the child."""
+    sys.stdout.buffer.write(_read(*json.load(sys.stdin)))

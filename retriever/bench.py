@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsearch import process
 from vsearch.errors import VsearchError
 from vsearch.retriever.helper import ask, start
 from vsearch.retriever.question import Question
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
     from vsearch.library import EncoderInfo
 
 USUAL, COLD, WARM, CACHED = "usual", "cold", "warm", "cached"
-_LOADING_S = 120.0
-_USUAL = (
-    "import json, sys; from vsearch.models import load_encoder; spec, text = json.load(sys.stdin); "
-    "load_encoder(spec, 'cpu').embed_texts([text])"
-)
+_LOADING_S, _LONGEST_S = 120.0, 600.0
 
 
 def time_queries(library: Path, live: EncoderInfo, rounds: int) -> dict[str, list[float]]:
@@ -41,7 +38,7 @@ def time_queries(library: Path, live: EncoderInfo, rounds: int) -> dict[str, lis
     try:
         for _ in range(rounds):
             text = f"bench {secrets.token_hex(6)}"
-            taken[USUAL].append(_timed([sys.executable, "-c", _USUAL], json.dumps([live.spec, text])))
+            taken[USUAL].append(_timed("vsearch.retriever.bench:usual", [], [live.spec, text]))
             taken[COLD].append(_query(library, text, "--no-helper"))
             if warm:
                 taken[WARM].append(_query(library, text + " again", "--helper"))
@@ -54,22 +51,28 @@ def time_queries(library: Path, live: EncoderInfo, rounds: int) -> dict[str, lis
 
 
 def _query(library: Path, text: str, option: str) -> float:
-    return _timed(
-        [sys.executable, "-m", "vsearch", "query", text, "--library", str(library), "--device", "cpu", option]
-    )
+    command = ["query", text, "--library", os.path.abspath(library), "--device", "cpu", option]
+    return _timed("vsearch.cli:program", command)
 
 
-def _timed(command: list[str], given: str = "") -> float:
+def usual() -> None:
+    """Of a child: the whole model, one sentence."""
+    from vsearch.models import load_encoder
+
+    spec, text = json.load(sys.stdin)
+    load_encoder(spec, "cpu").embed_texts([text])
+
+
+def _timed(target: str, arguments: list[str], order: object = None) -> float:
     begin = time.perf_counter()
-    done = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace")
+    done = process.run(target, order, arguments=arguments, deadline_s=_LONGEST_S)
     wall = time.perf_counter() - begin
-    if done.returncode not in (0, 1) or "Traceback" in done.stderr:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise VsearchError(f"a measured query failed: {last}")
+    if done.returncode not in (0, 1) or b"Traceback" in done.stderr:
+        raise VsearchError(f"a measured query failed: {done.last_line or 'no message'}")
     return wall
 
 
-def _answers(library: Path, helper: subprocess.Popen[bytes]) -> bool:
+def _answers(library: Path, helper: process.Process) -> bool:
     """Wait for the helper, or one that runs already, to have loaded."""
     deadline = time.monotonic() + _LOADING_S
     question = Question(str(library), f"bench {secrets.token_hex(6)}", 1)

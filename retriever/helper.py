@@ -26,7 +26,7 @@ from vsearch.retriever.answer import Answer
 from vsearch.retriever.question import Question
 
 if TYPE_CHECKING:
-    import subprocess
+    from vsearch.process import Process
 
 SWITCH = "VSEARCH_HELPER"  # 0: never ask nor start one
 IDLE_S = 600.0
@@ -80,7 +80,7 @@ def ask(question: Question, device: str = "auto") -> Asked:
 
 def start(
     library: Path, device: str = "auto", *, encoder: bool = True, idle_s: float = IDLE_S
-) -> subprocess.Popen[bytes] | None:
+) -> Process | None:
     """Leave a helper behind that opens this library and ends by itself after `idle_s` without a question.
 
     It has a session of its own, so neither Ctrl-C nor the closing of the terminal reaches it, and holds none of our
@@ -90,28 +90,22 @@ def start(
     address = address_of(device)
     if address is None:
         return None
-    import subprocess
+    from vsearch import process
 
     order = {
         "address": str(address),
-        "library": str(library),
+        "library": os.path.abspath(library),
         "device": device,
         "encoder": encoder,
         "idle_s": idle_s,
     }
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vsearch.retriever.helper_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        with process.stdin as pipe:  # type: ignore[union-attr]
+        started = process.start("vsearch.retriever.helper_process:main", stdin=True, stays=True)
+        with started.stdin as pipe:  # type: ignore[union-attr]
             pipe.write(json.dumps(order).encode())
     except OSError:  # no memory, no more processes: the next query is as slow as this one
         return None
-    return process
+    return started
 
 
 def address_of(device: str) -> Path | None:

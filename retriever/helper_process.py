@@ -1,4 +1,4 @@
-"""The query helper itself: `python -m vsearch.retriever.helper_process`, its order (JSON) on standard input.
+"""The query helper itself; its order (JSON) is on standard input.
 
 Only the holder of the lock beside the socket may take the address, so of two that start at once one ends, and a
 socket that a killed helper left is replaced. It listens when the library asked last is open; until then, and whenever
@@ -36,7 +36,6 @@ def main() -> None:
             return
         from vsearch.retriever.librarian import Librarian
 
-        os.chdir("/")  # keep no folder of the user's busy
         librarian = Librarian(order["device"])
         if librarian.prepare(Path(order["library"]), encoder=order["encoder"]):
             with _listening(address) as door:
@@ -117,7 +116,3 @@ def _listening(address: Path) -> Iterator[socket.socket]:
             yield door
         finally:
             address.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    main()

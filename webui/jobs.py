@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vsearch import process
 from vsearch.errors import VsearchError
 
 MAX_FILES = 500  # named on one command line
@@ -31,7 +30,7 @@ class Jobs:
     def __init__(self, library: Path) -> None:
         self._library = library
         self._mutex = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: process.Process | None = None
         self._job: Job | None = None
 
     def retry(self, files: Sequence[Path]) -> None:
@@ -48,28 +47,22 @@ class Jobs:
 
     def close(self) -> None:
         with self._mutex:
-            process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            running = self._process
+        if running is not None and running.poll() is None:
+            running.end()
 
     def _start(self, name: str, arguments: list[str]) -> None:
         verb, *rest = arguments
-        command = [sys.executable, "-m", "vsearch", verb, "--library", os.fspath(self._library), *rest]
+        command = [verb, "--library", os.path.abspath(self._library), *rest]
         with self._mutex:
             if self._job is not None and self._job.running:
                 raise VsearchError("this server is busy with such work already; wait for its end")
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            self._process, self._job = process, Job(name, True)
+            job = process.start("vsearch.cli:program", command, stderr=True)
+            self._process, self._job = job, Job(name, True)
 
         def wait() -> None:
-            said = process.communicate()[1].decode(errors="replace").strip().splitlines()
-            code = process.returncode
+            said = job.communicate()[1].decode(errors="replace").strip().splitlines()
+            code = job.returncode
             error = None if code in FINE else (said[-1] if said else f"it ended with code {code}")
             with self._mutex:
                 self._job = Job(name, False, error)
