@@ -15,7 +15,14 @@ from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
 from vsearch.indexer.decode_keyframes import keyframes
 from vsearch.indexer.decode_thin import thinning
 from vsearch.indexer.picture import Kept, orientation_of, render, render_poster, shown_size
-from vsearch.indexer.probe import MediaInfo, cut_short, open_video, pixel_aspect, stream_duration_s
+from vsearch.indexer.probe import (
+    MediaInfo,
+    codec_name,
+    cut_short,
+    open_video,
+    pixel_aspect,
+    stream_duration_s,
+)
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -235,12 +242,13 @@ class PyavSource:
             whole_s, expected_s = 0.0, None
         info = MediaInfo(
             container=self._name,
-            codec=self._stream.codec_context.name,
+            codec=codec_name(self._stream),
             width=width,
             height=height,
             rotation=orientation.rotation,
             duration_ms=round(max(whole_s, expected_s or 0.0) * 1000),
             avg_fps=round(fps, 3),
+            start_ms=max(0, round(self.zero_s * 1000)),
         )
         alone = len(self._container.streams) == 1
         return info, expected_s, own_s is not None or alone

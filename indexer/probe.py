@@ -31,7 +31,8 @@ class MediaInfo:
     """What probing a video told. Width and height in pixels as shown: pixel shape and rotation applied.
 
     `rotation`: degrees clockwise that are applied to the stored picture. `duration_ms`: of the whole file as
-    its container declares it, or as far as was decoded where it declares none.
+    its container declares it, or as far as was decoded where it declares none. `start_ms`: the time stamp in the
+    file that is 0:00; a browser's clock, which does not take it off, shows so much more.
     """
 
     container: str
@@ -41,6 +42,7 @@ class MediaInfo:
     rotation: int
     duration_ms: int
     avg_fps: float
+    start_ms: int = 0
 
 
 def sniff_container(path: Path) -> str | None:
@@ -88,6 +90,11 @@ def stream_duration_s(stream: VideoStream) -> float | None:
     except ValueError:
         return None
     return max(0.0, end_s - float((stream.start_time or 0) * (stream.time_base or 0))) or None
+
+
+def codec_name(stream: VideoStream) -> str:
+    """The codec's own name ('av1'), whatever the decoder is called ('libdav1d')."""
+    return stream.codec_context.codec.canonical_name
 
 
 def cut_short(path: Path, container: str) -> bool:

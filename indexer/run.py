@@ -373,6 +373,7 @@ class _Run:
                 info.rotation,
                 info.duration_ms,
                 info.avg_fps,
+                info.start_ms,
             ),
             covered_ms=done.covered_ms,
             frames=stored,

@@ -77,6 +77,7 @@ class VideoRow(Base):
     covered_ms: Mapped[int]
     added_at: Mapped[int]
     attempts: Mapped[int]
+    start_ms: Mapped[int | None]
 
 
 class FrameSetRow(Base):

@@ -28,7 +28,16 @@ def _generations_may_have_a_base(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE generations ADD COLUMN base VARCHAR"))
 
 
-STEPS: tuple[Step, ...] = (_generations_may_have_a_base,)  # STEPS[i] brings schema i + 1 to i + 2
+def _videos_say_where_their_clock_starts(connection: Connection) -> None:
+    from sqlalchemy import text
+
+    connection.execute(text("ALTER TABLE videos ADD COLUMN start_ms BIGINT"))
+
+
+STEPS: tuple[Step, ...] = (
+    _generations_may_have_a_base,
+    _videos_say_where_their_clock_starts,
+)  # STEPS[i] brings schema i + 1 to i + 2
 
 
 def latest_schema() -> int:

@@ -51,7 +51,7 @@ _ROOT = namedtuple("_ROOT", "id path relative")
 _VIDEO = namedtuple(
     "_VIDEO",
     "id root_id rel_path size mtime_ns fingerprint state reason container codec width height rotation "
-    "duration_ms avg_fps covered_ms added_at attempts",
+    "duration_ms avg_fps covered_ms added_at attempts start_ms",
 )
 _ENCODER = namedtuple("_ENCODER", "id identity backbone head spec")
 _FRAME_SET = namedtuple("_FRAME_SET", "id fingerprint backbone fps file count dim bytes")

@@ -72,6 +72,7 @@ _CONTENT = (
     "rotation",
     "duration_ms",
     "avg_fps",
+    "start_ms",
     "covered_ms",
     "reason",
 )

@@ -31,7 +31,8 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What probing a video told. `rotation` in degrees clockwise as applied to the frames."""
+    """What probing a video told. `rotation` in degrees clockwise as applied to the frames. `start_ms`: the time stamp
+    in the file that is 0:00, which a browser does not take off; None: indexed before that was noted."""
 
     container: str
     codec: str
@@ -40,6 +41,7 @@ class MediaInfo:
     rotation: int
     duration_ms: int
     avg_fps: float
+    start_ms: int | None = None
 
 
 @dataclass(frozen=True)

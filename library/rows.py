@@ -97,6 +97,7 @@ def to_video(row: VideoRow, roots: RootFolders) -> Video:
             rotation=row.rotation or 0,
             duration_ms=row.duration_ms or 0,
             avg_fps=row.avg_fps or 0.0,
+            start_ms=row.start_ms,
         )
     return Video(
         id=row.id,

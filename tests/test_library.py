@@ -250,6 +250,20 @@ def test_an_older_library_is_migrated_whole_with_a_backup(
         assert len(again.videos()) == 3
 
 
+def test_where_a_clock_starts_is_kept_and_unknown_in_an_older_library(library: Library, videos: Path) -> None:
+    index(library, videos)
+    library.close()
+    with sqlite3.connect(library.path / "catalogue.sqlite") as connection:
+        connection.execute("UPDATE videos SET start_ms = 5000")
+    with Library.open(library.path) as kept:
+        assert {video.media.start_ms for video in kept.videos()} == {5000}
+    with sqlite3.connect(library.path / "catalogue.sqlite") as connection:
+        connection.execute("ALTER TABLE videos DROP COLUMN start_ms")
+        connection.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+    with Library.open(library.path) as upgraded:
+        assert {video.media.start_ms for video in upgraded.videos()} == {None}
+
+
 def test_only_the_owner_can_read_a_new_library(library: Library, videos: Path) -> None:
     index(library, videos)
     assert stat.S_IMODE(library.path.stat().st_mode) == 0o700
