@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -360,21 +360,28 @@ class _Run:
         vectors, times = frames.result()
         windows = plan_windows(times, done.info.duration_ms, encoder.head.window_s, encoder.head.overlap)
         fps = COARSE_FPS if coarse else self.options.fps
-        stored = self.library.frame_store.put(job.fingerprint, encoder.backbone.identity, fps, vectors, times)
         info = done.info
+        media = MediaInfo(
+            info.container,
+            info.codec,
+            info.width,
+            info.height,
+            info.rotation,
+            info.duration_ms,
+            info.avg_fps,
+            info.start_ms,
+        )
+        stored = self.library.frame_store.put(
+            job.fingerprint, encoder.backbone.identity, fps, vectors, times,
+            {
+                **asdict(media), "covered_ms": done.covered_ms, "size": job.files[0].size,
+                "poster": done.poster_jpeg is not None,
+            },
+        )  # fmt: skip
         recorded = self.library.record_indexed(
             files=job.files,
             fingerprint=job.fingerprint,
-            media=MediaInfo(
-                info.container,
-                info.codec,
-                info.width,
-                info.height,
-                info.rotation,
-                info.duration_ms,
-                info.avg_fps,
-                info.start_ms,
-            ),
+            media=media,
             covered_ms=done.covered_ms,
             frames=stored,
             encoder_id=encoder_id,

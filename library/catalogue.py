@@ -134,7 +134,7 @@ class GenerationRow(Base):
 
 
 class TextVectorRow(Base):
-    """Query vectors, float32 little-endian, so that a repeated query loads no model."""
+    """Query vectors, packed as sentences.py says, so that a repeated query loads no model."""
 
     __tablename__ = "text_vectors"
     id: Mapped[int] = mapped_column(RowId, primary_key=True)

@@ -1,12 +1,15 @@
 """The frame store: one `.npy` file for the sampled frames of one video by one backbone.
 
 A record a frame, `[("time_ms", "<i8"), ("vector", "<f2", (D,))]`, so one memory-map gives both, and NumPy
-alone can read the file. The file's name is the SHA-256 of its bytes: writers on several machines can work
+alone can read the file. Behind the records stands a line of JSON that says whose they are: what the catalogue says of
+them can be checked against it, and mended from it. The file's name is the SHA-256 of its bytes: writers on several machines can work
 side by side without a lock, a name never changes its meaning, and a damaged file betrays itself.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +41,13 @@ class FrameStore:
         fps: float,
         vectors: npt.NDArray[np.floating[Any]],
         times_ms: npt.NDArray[np.int64],
+        about: Mapping[str, object] | None = None,
     ) -> StoredFrames:
         """Write frames and make them last; the catalogue learns of them through `Library.record_indexed`.
 
-        vectors (T, D), stored as float16; times_ms (T,) int64, ascending; T >= 1. Raises LibraryError
-        when the disk is full, ValueError for frames that make no sense.
+        vectors (T, D), stored as float16; times_ms (T,) int64, ascending; T >= 1. `about`: what else the file is to
+        say of the video, for `description`. Raises LibraryError when the disk is full, ValueError for frames that
+        make no sense.
         """
         import numpy as np
 
@@ -65,6 +70,8 @@ class FrameStore:
                 records["time_ms"] = times_ms[first : first + _CHUNK]
                 records["vector"] = part
                 file.write(records.tobytes())
+            whose = {"fingerprint": fingerprint, "backbone": backbone, "fps": fps, **(about or {})}
+            file.write(b"\n" + json.dumps(whose).encode() + b"\n")
         put_in_place(temporary, self.path(file.sha256))
         return StoredFrames(file.sha256, fingerprint, backbone, fps, count, dim, file.bytes)
 
@@ -84,6 +91,26 @@ class FrameStore:
                 f"The stored frames {path.name} are missing or damaged: run `vsearch verify --repair`."
             ) from error
         return FrameSet(times_ms=records["time_ms"], vectors=records["vector"])
+
+    def description(self, name: str) -> dict[str, Any]:
+        """What a sound file says of its frames: `count`, `dim` and `bytes`, and in files of today also `fingerprint`,
+        `backbone`, `fps` and what `put` was told. Raises LibraryError when it cannot be read."""
+        import numpy as np
+
+        path = self.path(name)
+        try:
+            records = np.load(path, mmap_mode="r", allow_pickle=False)
+            with open(path, "rb") as file:
+                file.seek(records.offset + records.nbytes)
+                told = file.read()
+            found = {
+                "count": len(records),
+                "dim": records.dtype["vector"].shape[0],
+                "bytes": path.stat().st_size,
+            }
+            return found | (json.loads(told) if told else {})
+        except (OSError, ValueError, EOFError, SyntaxError, LookupError, TypeError) as error:
+            raise LibraryError(f"The stored frames {path.name} are damaged.") from error
 
     def sound(self, stored: StoredFrames) -> bool:
         """Whether the file is there and every byte of it is as it was written."""

@@ -43,6 +43,7 @@ from vsearch.library.reading import LIVE
 from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
 from vsearch.library.records import PRESENT, Each, Embed, Generation, NewMoment, StoredFrames
 from vsearch.library.rows import to_frames, to_generation
+from vsearch.library.sentences import unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -242,11 +243,12 @@ def _sentences(catalogue: Catalogue, encoder_id: int) -> npt.NDArray[np.float32]
     """Vectors (S, D) of the sentences last asked, oldest first: what queries of this library look like."""
     import numpy as np
 
-    newest = select(TextVectorRow.vector).where(TextVectorRow.encoder_id == encoder_id)
+    newest = select(TextVectorRow.text, TextVectorRow.vector).where(TextVectorRow.encoder_id == encoder_id)
     with catalogue.read() as session:
-        found = session.scalars(newest.order_by(TextVectorRow.id.desc()).limit(1_000)).all()
-    vectors = [np.frombuffer(each, "<f4") for each in reversed(found)]
-    return np.stack(vectors).astype(np.float32) if vectors else None
+        found = session.execute(newest.order_by(TextVectorRow.id.desc()).limit(1_000)).all()
+    sound = (unpacked(encoder_id, text, vector) for text, vector in reversed(found))
+    vectors = [vector for vector in sound if vector is not None]
+    return np.stack(vectors) if vectors else None
 
 
 def _point_to(session: Session, generation_id: int) -> None:

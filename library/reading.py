@@ -28,6 +28,7 @@ from vsearch.library.records import (
     Video,
 )
 from vsearch.library.rows import RootFolders, to_encoder, to_frames, to_generation, to_video
+from vsearch.library.sentences import packed, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,18 +183,14 @@ class Reading(ABC):
         return {row[0] for row in found}
 
     def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
-        """The vector (D,) of a sentence asked before."""
+        """The vector (D,) of a sentence asked before; None also when the stored one is damaged."""
         with self._asking() as ask:
             found = ask(
-                "SELECT vector FROM text_vectors WHERE encoder_id = :encoder_id AND text = :text",
+                "SELECT CAST(vector AS BLOB) FROM text_vectors WHERE encoder_id = :encoder_id AND text = :text",
                 encoder_id=encoder_id,
                 text=text,
             )
-        if not found:
-            return None
-        import numpy as np
-
-        return np.frombuffer(found[0][0], "<f4").astype(np.float32)
+        return unpacked(encoder_id, text, found[0][0]) if found else None
 
     def cache_text(self, encoder_id: int, text: str, vector: npt.NDArray[np.float32]) -> None:
         """Remember the vector of a sentence; the oldest are dropped. A cache that cannot be written is no
@@ -205,7 +202,7 @@ class Reading(ABC):
                 ask(
                     "INSERT INTO text_vectors (encoder_id, text, vector) VALUES (:encoder_id, :text, :vector)",
                     **values,
-                    vector=vector.astype("<f4").tobytes(),
+                    vector=packed(encoder_id, text, vector),
                 )
                 ask(
                     "DELETE FROM text_vectors WHERE id <= (SELECT max(id) FROM text_vectors) - :keep",

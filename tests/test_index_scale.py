@@ -353,6 +353,7 @@ def test_an_exact_library_of_an_older_vsearch_opens_and_switches_when_it_is_larg
     with sqlite3.connect(tmp_path / "library" / "catalogue.sqlite") as connection:
         connection.execute("DELETE FROM generations WHERE base IS NOT NULL")
         connection.execute("ALTER TABLE generations DROP COLUMN base")
+        connection.execute("ALTER TABLE videos DROP COLUMN start_ms")
         connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
     connection.close()
     with Library.open(tmp_path / "library") as library:
