@@ -283,7 +283,7 @@ def busy(devices: Sequence[str]) -> Iterator[list[float]]:
 
 def whole_index(model: str, options: argparse.Namespace) -> None:
     from vsearch.indexer import IndexOptions, index_videos
-    from vsearch.indexer.run import default_workers
+    from vsearch.indexer.cores import default_workers
     from vsearch.models import resolve_devices
 
     some, size = [], 0

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -91,9 +92,28 @@ def program() -> None:
             os._exit(status[0])
 
     atexit.register(leave)  # the first, so it is the last to be called
+    _interrupt_on_request()
     try:
         main()
+    except KeyboardInterrupt:  # before a verb was at work
+        status.append(130)
+        sys.exit(130)
     except SystemExit as end:
         if isinstance(end.code, int):
             status.append(end.code)
         raise
+
+
+def _interrupt_on_request() -> None:
+    """SIGTERM (systemd, docker stop, shutdown) and SIGHUP (the terminal is closed) end a verb as Ctrl-C does. The first
+    does; others, which often follow, do not disturb it in finishing."""
+    kinds = [signal.SIGTERM, signal.SIGHUP] if hasattr(signal, "SIGHUP") else [signal.SIGTERM]
+
+    def interrupt(number: int, frame: object) -> None:
+        for kind in asked:  # no SIG_IGN, which children would inherit
+            signal.signal(kind, lambda number, frame: None)
+        raise KeyboardInterrupt
+
+    asked = [kind for kind in kinds if signal.getsignal(kind) == signal.SIG_DFL]  # nohup stays nohup
+    for kind in asked:
+        signal.signal(kind, interrupt)

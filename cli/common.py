@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -59,7 +60,8 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
 def note(text: str) -> None:
     """A line for the person, on stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -32,11 +32,12 @@ def ahead(
     given: Iterable[Given],
     room: int,
     idle: Callable[[], None],
+    stop: Callable[[], None] = lambda: None,
 ) -> Generator[Made, None, None]:
     """What `make(given)` yields, in its order, then what it raises; at most `room` items wait for the caller.
 
-    `idle` is called in the caller's thread now and then while nothing comes. Closing the generator stops the other
-    thread at the next of `given`, and waits for that.
+    `idle` is called in the caller's thread now and then while nothing comes. Closing the generator before its end calls
+    `stop`, which should end `given`, stops the other thread at the next of that, and waits for it.
     """
     made: queue.Queue[Made | _End] = queue.Queue(room)
     closed = threading.Event()
@@ -81,6 +82,10 @@ def ahead(
                 raise item.fault
             else:
                 return
+    except BaseException:  # of the caller, too: an interrupt, or no more wanted
+        closed.set()
+        stop()
+        raise
     finally:
         closed.set()
         while thread.is_alive():

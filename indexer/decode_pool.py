@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LOADING_CUDA_S = 60.0
+_CLOSING_S = 1.0  # a process that waits for a dead disk cannot even be killed
 _LOOK_AHEAD = 2  # events for each worker that may wait for the consumer, beside the chunk in work
 
 
@@ -129,8 +131,9 @@ class DecodePool:
         for worker in self._workers:
             worker.kill()
             self._jobs.put(None)
+        end = time.monotonic() + _CLOSING_S
         for worker in self._workers:
-            worker.join(timeout=1.0)
+            worker.join(timeout=max(0.0, end - time.monotonic()))
 
     def __enter__(self) -> DecodePool:
         return self

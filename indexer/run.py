@@ -10,7 +10,6 @@ Decoding happens in child processes (`decode_pool`), encoding in threads of this
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.ahead import ahead
+from vsearch.indexer.cores import default_workers
 from vsearch.indexer.decode import DECODERS, DecodeOptions
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
@@ -329,6 +329,7 @@ class _Run:
                     events,
                     _ENDS_WAITING,
                     self._progress,
+                    pool.close,  # else an interrupt would wait for a decoder that hangs
                 )
             ) as ready,
         ):
@@ -436,16 +437,3 @@ def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
         raise LibraryError(
             f"this library is indexed with head {known.head}; to change that, {change}{command}"
         )
-
-
-def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") -> int:
-    """As many as there are cores where these encode, too, at most eight: decoders wait while the encoder is behind, and
-    it does not wait for one of them alone where decoding takes longer. Where GPUs encode, all cores but one for each of
-    them, at most 32: a GPU takes what many cores decode. Where GPUs decode, four for each: a process takes some
-    hundred megabytes of its memory, and it has one to seven units that decode."""
-    cores = os.cpu_count() or 2
-    if decoder == "nvdec":
-        return min(cores, 4 * len(devices))
-    if devices[0].startswith("cuda"):
-        return max(1, min(32, cores - len(devices)))
-    return min(8, cores)

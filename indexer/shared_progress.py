@@ -1,11 +1,13 @@
 """A run's progress for other programs: a small file in the library's folder, rewritten about once a second.
 
-The search page reads it. A courtesy: a run goes on when it cannot be written.
+The search page reads it. A lock beside it, which the operating system drops when the run ends, however it ends, says
+whether it is of a run at work. A courtesy: a run goes on when it cannot be written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
@@ -18,14 +20,15 @@ if TYPE_CHECKING:
     from vsearch.indexer.run import Progress, Report
 
 FILE = "index.progress"
+LOCK = f"{FILE}.lock"
 EVERY_S = 1.0
-STALE_S = 120.0  # a run that was killed leaves its file
 
 
 @contextlib.contextmanager
 def shared(library: Path, report: Report) -> Iterator[Report]:
-    """`report`, which also tells other programs."""
-    path, told, warnings = library / FILE, 0.0, 0
+    """`report`, which also tells other programs. Only with the writer's lock: one run at a time has a progress."""
+    path, told, warnings = library / FILE, float("-inf"), 0
+    part = library / f"{FILE}.part"
 
     def both(progress: Progress) -> None:
         nonlocal told, warnings
@@ -36,24 +39,33 @@ def shared(library: Path, report: Report) -> Iterator[Report]:
         told = time.monotonic()
         record = {**asdict(progress), "warnings": warnings}
         with contextlib.suppress(OSError):
-            part = path.with_name(f"{FILE}.{os.getpid()}")
             part.write_text(json.dumps(record), encoding="utf-8", errors="backslashreplace")
             os.replace(part, path)
 
-    try:
-        yield both
-    finally:
+    with contextlib.ExitStack() as locked:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            handle = locked.enter_context(open(library / LOCK, "wb"))
+            fcntl.flock(handle, fcntl.LOCK_EX)  # a reader holds it for an instant
+        for stale in (path, part):  # of a run that was killed
+            with contextlib.suppress(OSError):
+                stale.unlink(missing_ok=True)
+        try:
+            yield both
+        finally:
+            for mine in (path, part, library / LOCK):
+                with contextlib.suppress(OSError):
+                    mine.unlink(missing_ok=True)
 
 
 def running(library: Path) -> dict[str, object] | None:
     """The progress of the run at work on a library: the fields of Progress, and `warnings`. None: there is none."""
-    path = library / FILE
     try:
-        if time.time() - path.stat().st_mtime > STALE_S:
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with open(library / LOCK, "rb") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                record = json.loads((library / FILE).read_text(encoding="utf-8"))
+                return record if isinstance(record, dict) else None
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        pass
+    return None

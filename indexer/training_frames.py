@@ -95,6 +95,7 @@ class VideoFolder:
         return next((self._files[clip.video + e] for e in _ENDINGS if clip.video + e in self._files), None)
 
     def _decode(self, clips: Sequence[Clip], report: Report) -> None:
+        from vsearch.indexer.cores import default_workers
         from vsearch.indexer.decode_pool import (
             DecodeJob,
             DecodeOptions,
@@ -103,7 +104,6 @@ class VideoFolder:
             FrameShape,
             JobFailed,
         )
-        from vsearch.indexer.run import default_workers
 
         wanted: dict[Path, list[Clip]] = {}
         for clip in clips:

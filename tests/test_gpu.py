@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 from benchmarks import gpu as benchmark
 from tests.media import picture, write_video
 from vsearch.errors import ModelError
-from vsearch.indexer import IndexOptions, index_videos, run
+from vsearch.indexer import IndexOptions, index_videos
+from vsearch.indexer.cores import default_workers
 from vsearch.indexer.decode import DecodeOptions, decode
 from vsearch.indexer.encoding import Lanes
 from vsearch.indexer.picture import FrameShape
@@ -282,10 +283,10 @@ def test_too_little_memory_is_said_in_a_sentence(tiny_model: Path) -> None:
 
 
 def test_more_processes_decode_where_the_cores_need_not_encode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 16)
-    assert run.default_workers(["cpu"]) == 8
-    assert run.default_workers(["cuda"]) == 15
-    assert run.default_workers(["cuda:0", "cuda:1"]) == 14
+    monkeypatch.setattr("vsearch.indexer.cores.available_cores", lambda: 16)
+    assert default_workers(["cpu"]) == 8
+    assert default_workers(["cuda"]) == 15
+    assert default_workers(["cuda:0", "cuda:1"]) == 14
 
 
 def test_the_benchmark_says_so_where_there_is_no_gpu(
