@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vsearch.indexer.export import export_clip
     from vsearch.indexer.moments import embedder
     from vsearch.indexer.run import IndexOptions, Progress, Report, Summary, index_videos
+    from vsearch.indexer.still import still_at
 
 __all__ = [
     "IndexOptions",
@@ -18,8 +19,9 @@ __all__ = [
     "embedder",
     "export_clip",
     "index_videos",
+    "still_at",
 ]
-_PLACES = {"embedder": "moments", "export_clip": "export"}
+_PLACES = {"embedder": "moments", "export_clip": "export", "still_at": "still"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from vsearch.errors import MediaError
-from vsearch.indexer.picture import FrameShape, Image
+from vsearch.indexer.picture import FrameShape, Image, StoredPicture
 from vsearch.indexer.probe import MediaInfo
 
 DECODERS = ("auto", "pyav", "decord", "nvdec")
@@ -35,7 +35,7 @@ _POSTER_WITHIN = 7  # frames, of whatever there is: should the decoder crash lat
 class DecodeOptions:
     """What decoding may use, and what it makes.
 
-    `fps`: samples a second. `keyframes_every_s`: not those, but keyframes, at most one in so many seconds, at their
+    `fps`: samples a second; infinity: every picture may be wanted. `keyframes_every_s`: not those, but keyframes, at most one in so many seconds, at their
     own times; always by PyAV, and without a word about damage. `decoder`: 'auto', 'pyav', 'decord' or 'nvdec'; auto is
     PyAV, see benchmarks/decoders.py. `gpus`: where nvdec works, each decoder process on one of them.
     A video may take `deadline_s` plus `deadline_per_video_s` for each second of it, and `stall_s` without any
@@ -67,6 +67,7 @@ class Shown:
     end_s: float  # declared; the next picture's start is the truth
     draw: Callable[[], Image]  # -> (size, size, 3)
     draw_poster: Callable[[], bytes]
+    stored: Callable[[], StoredPicture] | None = None  # PyAV's alone
 
     @cached_property
     def image(self) -> Image:

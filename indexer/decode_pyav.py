@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
 from vsearch.indexer.decode_keyframes import keyframes
 from vsearch.indexer.decode_thin import thinning
-from vsearch.indexer.picture import Kept, orientation_of, render, render_poster, shown_size
+from vsearch.indexer.picture import Kept, StoredPicture, orientation_of, render, render_poster, shown_size
 from vsearch.indexer.probe import (
     MediaInfo,
     codec_name,
@@ -54,7 +55,7 @@ class PyavSource:
         self._step_s = float(1 / rate) if rate else 0.04
         self._timeline = _Timeline(_JUMP_S.get(self._name, _OTHER_JUMP_S), self._step_s)
         self._thin = None
-        if self._name in _SEEKABLE and options.keyframes_every_s is None:
+        if self._name in _SEEKABLE and options.keyframes_every_s is None and isfinite(options.fps):
             self._thin = thinning(self._stream, self._options.fps)
         decoded = self._decoded()
         try:
@@ -108,6 +109,11 @@ class PyavSource:
                 self._timeline.restart()
                 self._seek(sought_s + self.zero_s)
                 decoded = self._decoded()
+
+    @property
+    def shift_s(self) -> float:
+        """What the latest picture's time stamp takes to be its time: other streams of the file take the same."""
+        return self._timeline.shift_s - self.zero_s
 
     def keyframes(self, every_s: float) -> Iterator[Shown]:
         """The first picture, then keyframes at least `every_s` apart, each by itself."""
@@ -211,6 +217,7 @@ class PyavSource:
             start_s + length_s,
             partial(render, frame, self._options.shape, self._aspect, self._kept),
             partial(render_poster, frame, self._options.poster_height, self._aspect),
+            partial(StoredPicture, frame, self._aspect, self._kept),
         )
 
     def _presentation_start(self, first: VideoFrame) -> tuple[float, float]:
@@ -296,7 +303,7 @@ class _Timeline:
     def __init__(self, jump_s: float, step_s: float) -> None:
         self._jump_s = jump_s
         self._step_s = step_s
-        self._shift_s = 0.0
+        self.shift_s = 0.0  # since the last restart of the clock
         self._last_s: float | None = None
         self.mended = False  # whether a clock restarted
 
@@ -308,9 +315,9 @@ class _Timeline:
             place = 0.0 if last is None else last + self._step_s
         else:
             # Rounded once, as by Fraction, and faster.
-            place = stamp * base.numerator / base.denominator + self._shift_s
+            place = stamp * base.numerator / base.denominator + self.shift_s
             if last is not None and abs(place - last) > self._jump_s:
-                self._shift_s += last + self._step_s - place
+                self.shift_s += last + self._step_s - place
                 self.mended = True
                 place = last + self._step_s
             elif last is not None and place <= last:
@@ -321,4 +328,4 @@ class _Timeline:
     def restart(self) -> None:
         """After a seek, whose landing may be anywhere."""
         self._last_s = None
-        self._shift_s = 0.0
+        self.shift_s = 0.0

@@ -24,10 +24,11 @@ Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 # libswscale/swscale.h: filters, and flags for rounding and chroma that cost little at these sizes
 _FILTERS = {"bilinear": 0x2, "bicubic": 0x4}
 _EXACT = 0x2000 | 0x40000  # SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVColorRange
 # AVColorSpace of a frame -> SWS_CS_* that PyAV takes
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_BT601, _BT709 = 5, 1
+_BT709 = 1
+_NO_MATRIX = {0, 2, 3}  # AVColorSpace: RGB, unknown, reserved
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,53 @@ class Kept:
         return self._known[1]
 
 
+@dataclass(frozen=True)
+class StoredPicture:
+    """A decoded picture as the file has it, and what it takes to show it."""
+
+    frame: VideoFrame
+    pixel_aspect: Fraction
+    kept: Kept
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height), upright and with square pixels."""
+        return shown_size(
+            self.frame.width, self.frame.height, self.pixel_aspect, self.kept.orientation(self.frame)
+        )
+
+    @property
+    def full_range(self) -> bool:
+        name = self.frame.format.name
+        return name.startswith("yuvj") or (self.frame.color_range == _FULL_RANGE and not _is_rgb(name))
+
+    @property
+    def matrix(self) -> int:
+        """AVColorSpace of `upright` pictures: the file's own, where it says."""
+        matrix = int(self.frame.colorspace)
+        if _is_rgb(self.frame.format.name) or matrix in _NO_MATRIX:
+            return _guessed_matrix(self.frame)
+        return matrix
+
+    def upright(self, width: int, height: int) -> VideoFrame:
+        """As shown, of even `width` and `height`, in 4:2:0 of 8 bits; colour matrix and range as they are."""
+        from av import VideoFrame
+
+        orientation = self.kept.orientation(self.frame)
+        size = (height, width) if orientation.transpose else (width, height)
+        colour = _MATRICES.get(self.matrix, _BT709)  # the same on both sides: no other is made of it
+        levels = _FULL_RANGE if self.full_range else _LIMITED_RANGE
+        source = _FULL_RANGE if _is_rgb(self.frame.format.name) else levels
+        planar = self.kept.scaler.reformat(
+            self.frame, width=size[0], height=size[1], format="yuv420p", src_colorspace=colour, dst_colorspace=colour,
+            src_color_range=source, dst_color_range=levels, interpolation=_FILTERS["bicubic"] | _EXACT, **_one_thread(),
+        )  # fmt: skip
+        if orientation == Orientation():
+            return planar
+        planes = [orientation.apply(_plane(planar, index)).ravel() for index in range(3)]
+        return VideoFrame.from_ndarray(np.concatenate(planes).reshape(height * 3 // 2, width), "yuv420p")
+
+
 def render(frame: VideoFrame, shape: FrameShape, pixel_aspect: Fraction, kept: Kept | None = None) -> Image:
     """(size, size, 3) uint8 RGB of a decoded frame. `kept`: one for all frames of a video."""
     kept = kept or Kept()
@@ -159,16 +207,22 @@ def _scale(
 ) -> list[Image]:
     """Scaled, turned to `size` = (width, height), converted: red, green and blue, each (height, width, 1)."""
     width, height = reversed(size) if orientation.transpose else size
-    matrix = _MATRICES.get(int(frame.colorspace))
-    if matrix is None:
-        # Untagged: players take BT.709 for high definition, BT.601 below.
-        matrix = _BT709 if min(frame.width, frame.height) > 576 else _BT601
+    matrix = _MATRICES.get(int(frame.colorspace)) or _MATRICES[_guessed_matrix(frame)]
     # Planar output has vector code in swscale where packed RGB has none: the same values in a third of the time.
     planar = scaler.reformat(
         frame, width=width, height=height, format="gbrp", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
         interpolation=_FILTERS[interpolation] | _EXACT, **_one_thread(),
     )  # fmt: skip
     return [orientation.apply(_plane(planar, index)) for index in (2, 0, 1)]
+
+
+def _guessed_matrix(frame: VideoFrame) -> int:
+    """AVColorSpace of an untagged picture: players take BT.709 for high definition, BT.601 below."""
+    return 1 if min(frame.width, frame.height) > 576 else 6
+
+
+def _is_rgb(pixels: str) -> bool:
+    return pixels.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2", "mono"))
 
 
 @functools.cache
@@ -184,4 +238,4 @@ def _plane(planar: VideoFrame, index: int) -> Image:
     """(H, W, 1) view of one plane; rows in it may be padded."""
     plane: Any = planar.planes[index]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return rows[: planar.height, : planar.width, None]
+    return rows[: plane.height, : plane.width, None]

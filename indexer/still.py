@@ -1,6 +1,6 @@
-"""A picture file as one frame, for a search by example. Decoded in a child process with limits.
+"""One picture: of a picture file, for a search by example, or of a video at a time. Decoded in a child with limits.
 
-Only formats whose content cannot make a decoder follow other files are read, known by their first bytes.
+Only picture formats whose content cannot make a decoder follow other files are read, known by their first bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 DEADLINE_S = 30.0
-MEMORY_BYTES = 4 << 30
+MEMORY_BYTES, VIDEO_MEMORY_BYTES = 4 << 30, 6 << 30
+REASON_GIVEN = 4  # a child's exit code: the last line that it wrote says to the person why
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _LONG_SIDE = 1536  # reduced to this before the exact resize
 
@@ -70,6 +71,56 @@ def _read(path: str, size: int, mode: str, interpolation: str) -> bytes:
         flat.paste(layered, mask=layered.getchannel("A"))
     frame = av.VideoFrame.from_image(flat)
     return render(frame, FrameShape(size, mode, interpolation), Fraction(1)).tobytes()
+
+
+def still_at(path: Path, time_ms: int, height: int) -> bytes:
+    """JPEG, `height` pixels high, of what a video shows at `time_ms`: upright, in shape, the picture that the index
+    has at that time. Past the end it is the last one. Raises MediaError."""
+    order = [os.path.abspath(path), time_ms, height]
+    try:
+        done = process.run(
+            "vsearch.indexer.still:video_main",
+            order,
+            deadline_s=2 * DEADLINE_S,
+            memory_bytes=VIDEO_MEMORY_BYTES,
+        )
+    except process.Overdue:
+        raise MediaError(f"this picture took more than {2 * DEADLINE_S:.0f} s to find") from None
+    if done.returncode == REASON_GIVEN:
+        raise MediaError(done.last_line)
+    if done.returncode != 0 or not done.stdout:
+        raise MediaError("no picture could be decoded there")
+    return done.stdout
+
+
+def picture_at(path: Path, time_ms: int, height: int) -> bytes:
+    """`still_at`, in this process."""
+    from vsearch.indexer.decode import DecodeOptions, Shown
+    from vsearch.indexer.decode_pyav import PyavSource
+
+    source = PyavSource(path, DecodeOptions(fps=float("inf"), poster_height=height))
+    try:
+        at: Shown | None = None
+        for shown in source.frames(lambda: time_ms / 1000):
+            if at is not None and round(shown.start_s * 1000) > time_ms:
+                break
+            at = shown
+        if at is None:
+            raise MediaError("no picture could be decoded there")
+        return at.draw_poster()
+    finally:
+        source.close()
+
+
+def video_main() -> None:
+    """Of the child of `still_at`."""
+    path, time_ms, height = json.load(sys.stdin)
+    try:
+        jpeg = picture_at(Path(path), time_ms, height)
+    except MediaError as error:
+        print(error, file=sys.stderr)
+        sys.exit(REASON_GIVEN)
+    sys.stdout.buffer.write(jpeg)
 
 
 def main() -> None:
