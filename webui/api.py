@@ -26,7 +26,6 @@ from vsearch.webui.records import (
     Look,
     OneVideo,
     Point,
-    Refusal,
     Running,
     TimelineRecord,
     Videos,
@@ -35,6 +34,7 @@ from vsearch.webui.records import (
     text,
     video_record,
 )
+from vsearch.webui.refusals import REFUSALS
 from vsearch.webui.uploads import received
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 TIMELINE_POINTS = 400
 MAX_ACTIONS, MAX_LISTED, MAX_TROUBLED, MAX_FOLDERS = 50, 5000, 500, 500
-REFUSALS: dict[int | str, dict[str, Any]] = {409: {"model": Refusal}, 422: {"model": Refusal}}
 router = APIRouter(responses=REFUSALS)
 
 Text = Annotated[str, Query(min_length=1, max_length=500, description="What is to be seen, like a caption.")]

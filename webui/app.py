@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, Response
 
 import vsearch
-from vsearch.errors import LibraryError, VsearchError
 from vsearch.webui.api import router
 from vsearch.webui.engine import Engine
 from vsearch.webui.jobs import Jobs
 from vsearch.webui.media import Previews
+from vsearch.webui.refusals import say_no
 from vsearch.webui.security import Access, Guard
 
 ASSETS = Path(__file__).parent / "assets"
@@ -28,7 +28,7 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
 
     `heads`: a folder of checkpoints of `vsearch train` that visitors may adopt.
     """
-    from vsearch.webui.page import mount_page
+    from vsearch.webui.page import with_page
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -50,21 +50,16 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
     app.state.jobs = Jobs(library)
     app.state.heads = heads
     app.state.uploads = threading.BoundedSemaphore(MAX_UPLOADS_AT_ONCE)
-    app.add_exception_handler(VsearchError, _in_words)
+    say_no(app)
     app.include_router(router)
 
     @app.get("/page/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         if name not in os.listdir(ASSETS):
-            return Response(status_code=404)
+            raise HTTPException(404, "there is nothing here")
         kind = (
             "text/css" if name.endswith(".css") else "text/javascript"
         )  # whatever this machine thinks of .js
         return FileResponse(ASSETS / name, media_type=kind, headers={"cache-control": "no-cache"})
 
-    return Guard(mount_page(app), access)
-
-
-async def _in_words(request: Request, error: Exception) -> Response:
-    status = 409 if isinstance(error, LibraryError) else 422
-    return JSONResponse({"schema_version": 1, "error": str(error)}, status)
+    return Guard(with_page(app), access)

@@ -42,4 +42,8 @@ class Filters:
 
 
 def _start_of(day: datetime.date) -> float:
-    return datetime.datetime.combine(day, datetime.time()).timestamp()
+    """Unix seconds; of the first and the last days of all dates, which no clock here reaches, ±infinity."""
+    try:
+        return datetime.datetime.combine(day, datetime.time()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return float("-inf") if day.year < 1970 else float("inf")

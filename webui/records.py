@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -27,7 +27,10 @@ class Health(Versioned):
 
 
 class Refusal(Versioned):
+    """`detail`: which values have the wrong form."""
+
     error: str
+    detail: list[dict[str, Any]] | None = None
 
 
 class MomentRecord(BaseModel):

@@ -13,29 +13,24 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
 
 from vsearch.errors import VsearchError
-from vsearch.webui.uploads import MAX_UPLOAD
+from vsearch.webui.bodies import Bodies, Message, Receive, longest
+from vsearch.webui.refusals import refusal
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LEAST_TOKEN = 32  # characters
-MAX_BODY = 64_000  # bytes; no request of the page is longer but an upload
-UPLOAD = "/api/look"
 MAX_AT_ONCE = 128  # requests in work; more are told to come back
 COOKIE = "vsearch_token"
-# Gradio's own ways to put files on this machine or to read them; the page uses none of them.
-CLOSED = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/proxy", "/gradio_api/stream", "/gradio_api/deep_link",
-          "/gradio_api/component_server", "/gradio_api/mcp", "/upload", "/file=", "/proxy=")  # fmt: skip
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (
         b"content-security-policy",  # Gradio's page needs inline scripts; nothing may come from elsewhere
         b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -72,12 +67,14 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """The wrapper. Refuses with 400, 401, 403, 404, 413 or 503 before any route sees the request."""
+    """The wrapper. Refuses with 400, 401, 403, 413 or 503 before any route sees the request; asks the application
+    for HEAD as for GET and leaves the body out."""
 
     def __init__(self, app: Asgi, access: Access) -> None:
         self._app = app
         self._access = access
         self._in_work = 0
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -86,33 +83,40 @@ class Guard:
         if scope["type"] != "http":  # no web sockets here
             await send({"type": "websocket.close", "code": 1008})
             return
+        send = _with_headers(send)
+        if scope["method"] == "HEAD":  # whose Range means nothing (RFC 9110, 14.2)
+            fields = [field for field in scope["headers"] if field[0].lower() != b"range"]
+            scope, send = {**scope, "method": "GET", "headers": fields}, _without_body(send)
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
-        refusal = self._refusal(scope, headers)
-        if refusal is not None:
-            await _answer(send, *refusal)
+        no = self._refusal(scope, headers)
+        if no is not None:
+            await _answer(scope, receive, send, *no)
         elif (clean := self._token_in_address(scope)) is not None:
-            cookie = f"{COOKIE}={self._access.token}; HttpOnly; SameSite=Strict; Path=/".encode("latin-1")
-            await _answer(send, 303, "", [(b"location", clean.encode()), (b"set-cookie", cookie)])
-        elif self._in_work >= MAX_AT_ONCE:
-            await _answer(send, 503, "too many requests at once; try again", [(b"retry-after", b"1")])
+            cookie = f"{COOKIE}={self._access.token}; HttpOnly; SameSite=Strict; Path=/"
+            await Response(status_code=303, headers={"location": clean, "set-cookie": cookie})(
+                scope, receive, send
+            )
+        elif self._in_work >= MAX_AT_ONCE or (_has_body(headers) and self._bodies.full):
+            again = {"retry-after": "1"}
+            await _answer(scope, receive, send, 503, "too many requests at once; try again", again)
         else:
+            body = self._bodies.body(receive, _most(scope)) if _has_body(headers) else None
             self._in_work += 1
             try:
-                await self._app(scope, _limited(receive, _most(scope)), _with_headers(send))
+                await self._app(scope, body or receive, send)
             finally:
                 self._in_work -= 1
+                if body is not None:
+                    body.close()
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if not self._host_is_ours(host):
             return 400, "this name does not belong to this server"
-        origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD") and origin and urlsplit(origin).netloc != host:
-            return 403, "another site may not ask this server for changes"
-        if any(scope["path"].startswith(closed) for closed in CLOSED):
-            return 404, "there is nothing here"
+        if _from_another_site(scope, headers):
+            return 403, "another site may not ask this server"
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > _most(scope):
             return 413, "the request is too large"
@@ -155,24 +159,28 @@ class Guard:
         return hmac.compare_digest(given.encode(), (self._access.token or "").encode())
 
 
+def _from_another_site(scope: Scope, headers: dict[str, str]) -> bool:
+    """Whether a page of another origin asks. It may lead people to our page; it may not ask, embed or measure
+    anything here. What is no browser says neither."""
+    site = headers.get("sec-fetch-site")
+    if site not in (None, "same-origin", "none"):
+        followed = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        return not (followed and scope["method"] == "GET" and scope["path"] == "/")
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    ours = headers.get("host", "").lower()
+    if site == "same-origin":  # the browser's word; behind a proxy we may not know our own scheme
+        return origin.lower().partition("://")[2] != ours
+    return origin.lower() != f"{scope.get('scheme', 'http')}://{ours}"
+
+
+def _has_body(headers: dict[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
 def _most(scope: Scope) -> int:
-    """The longest body that a request may have, in bytes."""
-    return MAX_UPLOAD if (scope["method"], scope["path"]) == ("POST", UPLOAD) else MAX_BODY
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    """Bodies without a declared length are counted as they arrive."""
-    seen = 0
-
-    async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
-            raise HTTPException(413, "the request is too large")  # the application answers with it
-        return message
-
-    return counted
+    return longest(scope["method"], scope["path"])
 
 
 def _with_headers(send: Send) -> Send:
@@ -184,13 +192,23 @@ def _with_headers(send: Send) -> Send:
     return dressed
 
 
+def _without_body(send: Send) -> Send:
+    """The answer ends where its body begins; who streams one is told that nobody listens."""
+
+    async def bare(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+    return bare
+
+
 async def _answer(
-    send: Send, status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None
+    scope: Scope, receive: Receive, send: Send, status: int, text: str, headers: dict[str, str] | None = None
 ) -> None:
-    body = text.encode()
-    await send({
-        "type": "http.response.start", "status": status,
-        "headers": [(b"content-type", b"text/plain; charset=utf-8"),
-                    (b"content-length", str(len(body)).encode()), *HEADERS, *(headers or [])],
-    })  # fmt: skip
-    await send({"type": "http.response.body", "body": body})
+    """In plain words for a person at the page, else as the API refuses."""
+    if scope["path"] == "/":
+        answer: Response = PlainTextResponse(text, status, headers)
+    else:
+        answer = refusal(status, text, headers)
+    await answer(scope, receive, send)
