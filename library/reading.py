@@ -134,6 +134,13 @@ class Reading(ABC):
         with self._asking() as ask:
             return videos(ask, roots(ask, self.path), states)
 
+    def videos_of(self, ids: Sequence[int]) -> dict[int, Video]:
+        """Videos by id; those that are not in the catalogue are left out."""
+        with self._asking() as ask:
+            folders = roots(ask, self.path)
+            rows = _rows_in(ask, _VIDEO, "FROM videos t WHERE t.id", ids)
+        return {row.id: to_video(row, folders) for row in rows}
+
     def find_video(self, text: str, path: Path | None = None) -> Video:
         """One video by path, or by an end of its path that no other has (`clips/dog.mp4`).
 

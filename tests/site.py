@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.media import picture, write_video
+from vsearch.indexer.fingerprint import fingerprint
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import ZeroShotHead, plan_windows
 from vsearch.webui import create_app
@@ -46,7 +47,7 @@ def add_clip(
     frames = 9 * AXES[np.repeat(concepts, 2)] + rng.normal(0, 0.3, (len(times), DIM))
     windows = plan_windows(times, media.duration_ms, HEAD.window_s, HEAD.overlap)
     encoder = library.register_encoder("enc", "bb", HEAD.identity, {"model": "made-up", "head": HEAD.spec()})
-    content = content or file.name
+    content = content or fingerprint(file)
     recorded = library.record_indexed(
         files=[FoundFile(file, file.stat().st_size, file.stat().st_mtime_ns)],
         fingerprint=content,

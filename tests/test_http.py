@@ -90,7 +90,11 @@ def test_head_is_get_without_the_body(site: httpx.Client, ids: dict[str, int]) -
         "/", "/health", "/openapi.json", "/theme.css", "/page/page.js", f"/api/search?q={QUERY}", "/api/videos",
         "/api/library", f"/media/{video}", f"/thumb/{video}", f"/clip/{ids['old']}?start=1&end=2", "/api/none",
     ):  # fmt: skip
-        got, head = site.get(address), site.head(address, headers={"range": "bytes=0-1"})
+        plain = {"accept-encoding": "identity"}
+        got, head = (
+            site.get(address, headers=plain),
+            site.head(address, headers={**plain, "range": "bytes=0-1"}),
+        )
         assert (head.status_code, head.content) == (got.status_code, b""), address
         assert head.headers["content-length"] == str(len(got.content)), address
         assert head.headers["content-type"] == got.headers["content-type"], address

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from vsearch.errors import VsearchError
@@ -26,6 +27,7 @@ from vsearch.webui.records import (
     Look,
     OneVideo,
     Point,
+    Refusal,
     Running,
     TimelineRecord,
     Videos,
@@ -35,19 +37,39 @@ from vsearch.webui.records import (
     video_record,
 )
 from vsearch.webui.refusals import REFUSALS
+from vsearch.webui.sending import send_file
 from vsearch.webui.uploads import received
 
 if TYPE_CHECKING:
+    from vsearch.retriever import Answer
     from vsearch.retriever.localize import Detection
 
 TIMELINE_POINTS = 400
 MAX_ACTIONS, MAX_LISTED, MAX_TROUBLED, MAX_FOLDERS = 50, 5000, 500, 500
+OTHER = "application/octet-stream"
+FORMATS = {"csv": "text/csv", "srt": "application/x-subrip", "vtt": "text/vtt"}
 router = APIRouter(responses=REFUSALS)
+
+
+def _answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """What an address of a file may answer, for the OpenAPI description."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
+    return {
+        200: {"description": "All of it", "content": content},
+        206: {"description": "The range that was asked for", "content": content},
+        304: {"description": "What the asker has is still right"},
+        412: {"description": "What the asker has is no longer right", "model": Refusal},
+        416: {"description": "No such range", "model": Refusal},
+    }
+
 
 Text = Annotated[str, Query(min_length=1, max_length=500, description="What is to be seen, like a caption.")]
 Number = Annotated[int, Query(ge=1, le=1000, description="At most so many videos.")]
 Seconds = Annotated[float, Query(ge=0, le=1e6)]
 Date = Annotated[datetime.date | None, Query(description="YYYY-MM-DD, of the file's last change.")]
+Content = Annotated[
+    str | None, Query(max_length=64, description="`content` of the video: names what is asked for.")
+]
 Length = Annotated[float | None, Query(ge=0, le=1e6, description="Seconds.")]
 
 
@@ -92,7 +114,7 @@ def health(request: Request) -> Health:
 def search(request: Request, question: Asked, filters: Kept, n: Number = 24) -> AnswerRecord:
     """The moments that fit a sentence, a picture or an upload; each video's best one first."""
     engine = _engine(request)
-    return answer_record(engine.search(question, n, filters), engine.videos())
+    return _answered(engine, engine.search(question, n, filters))
 
 
 @router.get("/api/similar")
@@ -100,7 +122,11 @@ def similar(request: Request, video: int, t: Seconds, filters: Kept, n: Number =
     """Moments that look like a video's picture at `t` seconds."""
     engine = _engine(request)
     asked = Question(video=video, time_ms=round(t * 1000))
-    return answer_record(engine.search(asked, n, filters), engine.videos())
+    return _answered(engine, engine.search(asked, n, filters))
+
+
+def _answered(engine: Engine, answer: Answer) -> AnswerRecord:
+    return answer_record(answer, engine.library().videos_of([hit.video_id for hit in answer.hits]))
 
 
 @router.post(
@@ -109,13 +135,14 @@ def similar(request: Request, video: int, t: Seconds, filters: Kept, n: Number =
 )
 async def look(request: Request) -> Look:
     """Take a picture (JPEG, PNG, WebP, GIF) or a clip of at most 60 s as the body; nothing of it stays on disk."""
-    if not request.app.state.uploads.acquire(blocking=False):
-        raise HTTPException(503, "other uploads are being looked at; try again", {"retry-after": "2"})
-    try:
-        async with received(request) as file:
+    uploads = request.app.state.uploads
+    async with received(request) as file:
+        if not uploads.acquire(blocking=False):
+            raise HTTPException(503, "other uploads are being looked at; try again", {"retry-after": "2"})
+        try:
             return Look(look=await run_in_threadpool(_engine(request).keep_look, file))
-    finally:
-        request.app.state.uploads.release()
+        finally:
+            uploads.release()
 
 
 @router.get("/api/timeline/{id}")
@@ -140,7 +167,11 @@ def timeline(request: Request, id: int, question: Asked) -> TimelineRecord:
     return TimelineRecord(points=points, duration=seconds(video))
 
 
-@router.get("/api/localize", response_model=Localized)
+@router.get(
+    "/api/localize",
+    response_model=Localized,
+    responses={200: {"content": {kind: {} for kind in FORMATS.values()}}},
+)
 def localize(
     request: Request,
     video: int,
@@ -159,7 +190,8 @@ def localize(
     found: list[Detection] = engine.localize(source, names, threshold)
     if format != "json":
         attach = {"content-disposition": f'attachment; filename="actions-{video}.{format}"'}
-        return PlainTextResponse(render({str(source.path): found}, format), headers=attach)
+        body = render({str(source.path): found}, format).encode("utf-8", "backslashreplace")
+        return Response(body, headers={**attach, "content-type": f"{FORMATS[format]}; charset=utf-8"})
     return Localized(video=video_record(source), detections=[
         DetectionRecord(label=d.label, start=d.start_ms / 1000, end=d.end_ms / 1000, score=round(d.score, 4))
         for d in sorted(found, key=lambda d: (d.start_ms, d.end_ms, d.label))
@@ -169,7 +201,7 @@ def localize(
 @router.get("/api/videos")
 def videos(request: Request) -> Videos:
     """The first 5,000 videos of the library in path order."""
-    listed = list(_engine(request).videos().values())
+    listed = _engine(request).library().videos()
     return Videos(total=len(listed), videos=[video_record(v) for v in listed[:MAX_LISTED]])
 
 
@@ -187,7 +219,7 @@ def library(request: Request) -> LibraryRecord:
     engine = _engine(request)
     opened = engine.library()
     state = opened.summary()
-    every = list(engine.videos().values())
+    every = opened.videos()
     troubled = [v for name in ("failed", "partial", "missing") for v in _in_state(every, name)[:MAX_TROUBLED]]
     folders = Counter(v.path.parent for v in every if v.state in ("indexed", "partial"))
     at_work, job = running(opened.path), request.app.state.jobs.state()
@@ -209,9 +241,8 @@ def library(request: Request) -> LibraryRecord:
 @router.post("/api/retry")
 def retry(request: Request) -> LibraryRecord:
     """Index again what failed or could be read only in part (500 files at most)."""
-    failed = [
-        v.path for name in ("failed", "partial") for v in _in_state(_engine(request).videos().values(), name)
-    ]
+    known = _engine(request).library().videos()
+    failed = [v.path for name in ("failed", "partial") for v in _in_state(known, name)]
     present = [path for path in failed if path.exists()]
     if not present:
         raise VsearchError("nothing has failed here whose file is still there")
@@ -238,31 +269,46 @@ def head(request: Request, wanted: HeadChoice) -> LibraryRecord:
     return library(request)
 
 
-@router.get("/thumb/{id}")
-def thumb(request: Request, id: int) -> Response:
+@router.get("/thumb/{id}", response_class=Response, responses=_answers("image/jpeg"))
+def thumb(request: Request, id: int, v: Content = None) -> Response:
     """A video's poster, a JPEG."""
     engine = _engine(request)
-    path = engine.library().poster(engine.video(id).fingerprint or "")
-    if path is None:
+    content = engine.video(id, v).fingerprint or ""
+    path = engine.library().poster(content)
+    try:
+        file = path.open("rb") if path is not None else None
+    except FileNotFoundError:
+        file = None
+    if file is None:
         raise HTTPException(404, "this video has no poster")
-    return FileResponse(path, media_type="image/jpeg", headers={"cache-control": "private, max-age=3600"})
+    return send_file(file, "image/jpeg", _tag(content, file), request.headers, named=v is not None)
 
 
-@router.get("/media/{id}")
-def media_file(request: Request, id: int) -> Response:
+@router.get("/media/{id}", response_class=Response, responses=_answers("video/mp4", "video/webm", OTHER))
+def media_file(request: Request, id: int, v: Content = None) -> Response:
     """The video file, whole or one range of it."""
-    source = _engine(request).video(id)
-    kind = media.TYPES.get(media.container_family(source), "application/octet-stream")
-    return media.send_file(media.open_source(source), kind, request.headers.get("range"))
+    source = _engine(request).video(id, v)
+    kind = media.TYPES.get(media.container_family(source), OTHER)
+    file = media.open_source(source)
+    return send_file(file, kind, source.fingerprint or "", request.headers, named=v is not None)
 
 
-@router.get("/clip/{id}")
-def clip(request: Request, id: int, start: Seconds, end: Seconds, download: bool = False) -> Response:
+@router.get("/clip/{id}", response_class=Response, responses=_answers("video/mp4"))
+def clip(
+    request: Request, id: int, start: Seconds, end: Seconds, v: Content = None, download: bool = False
+) -> Response:
     """A range of a video as H.264, at most 60 s, made now and kept for a while."""
-    source = _engine(request).video(id)
-    file = request.app.state.previews.get(source, round(start * 1000), round(end * 1000))
+    source = _engine(request).video(id, v)
+    start_ms, end_ms = round(start * 1000), round(end * 1000)
+    file = request.app.state.previews.get(source, start_ms, end_ms)
     name = f"clip-{id}-{start:.1f}.mp4" if download else None
-    return media.send_file(file, "video/mp4", request.headers.get("range"), name=name)
+    tag = _tag(f"{source.fingerprint}-{start_ms}-{end_ms}", file)
+    return send_file(file, "video/mp4", tag, request.headers, named=v is not None, attach=name)
+
+
+def _tag(content: str, file: BinaryIO) -> str:
+    """For what is made from a content, and may be made otherwise one day."""
+    return f"{content}-{os.fstat(file.fileno()).st_mtime_ns:x}"
 
 
 def _in_state(videos: Any, state: str) -> list[Any]:

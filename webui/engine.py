@@ -5,10 +5,11 @@ A question is a sentence, a place in a video, or an uploaded look, known by a to
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
-import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,19 +18,21 @@ from fastapi import HTTPException
 
 from vsearch.errors import LibraryError, VsearchError
 from vsearch.library import Library
+from vsearch.library.location import CATALOGUE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from vsearch.library import EncoderInfo, Video
+    from vsearch.library.catalogue import Catalogue
     from vsearch.library.index import IndexView
+    from vsearch.library.records import FrameSet
     from vsearch.models import Encoder
     from vsearch.retriever import Answer
     from vsearch.webui.filters import Filters
 
 MAX_LOOKS = 500  # vectors of uploads, about a kilobyte each; the oldest go first
-VIDEOS_FOR_S = 1.0  # how long the list of videos is taken for true
 
 
 @dataclass(frozen=True)
@@ -51,35 +54,29 @@ class Engine:
         self._library: Library | None = None
         self._encoder: Encoder | None = None
         self._looks: OrderedDict[str, tuple[str, npt.NDArray[np.float32]]] = OrderedDict()
-        self._videos: dict[int, Video] = {}
-        self._listed_at = 0.0
+        self._catalogue: tuple[int, int] | None = None  # the file that `_library` has open
         self._mutex = threading.Lock()
 
     def library(self) -> Library:
-        """Raises LibraryError, which says what to run, while there is none."""
+        """The library that lies at the path now. Raises LibraryError, which says what to run, while there is none."""
         with self._mutex:
+            there = _file_at(self.path / CATALOGUE)
+            if there != self._catalogue and self._library is not None:  # deleted, or made again
+                self._library.close()
+                self._library = None
+            if there is None:
+                raise LibraryError("there is no library yet: run `vsearch index FOLDER`, then search here")
             if self._library is None:
-                if not Library.exists(self.path):
-                    raise LibraryError(
-                        "there is no library yet: run `vsearch index FOLDER`, then search here"
-                    )
-                self._library = _Served.open(self.path)
+                self._library, self._catalogue = _Served.open(self.path), there
             return self._library
 
-    def videos(self) -> dict[int, Video]:
-        """All videos by id, in path order; at most a second old, for a page asks for sixty posters at once."""
-        library = self.library()
-        with self._mutex:
-            if time.monotonic() - self._listed_at > VIDEOS_FOR_S:
-                self._videos = {video.id: video for video in library.videos()}
-                self._listed_at = time.monotonic()
-            return self._videos
-
-    def video(self, id: int) -> Video:
-        """Raises HTTPException 404."""
-        found = self.videos().get(id)
+    def video(self, id: int, content: str | None = None) -> Video:
+        """Raises HTTPException 404; also when it no longer has the `content` (a fingerprint) that is asked for."""
+        found = self.library().videos_of([id]).get(id)
         if found is None:
             raise HTTPException(404, "there is no such video in this library")
+        if content is not None and content != found.fingerprint:
+            raise HTTPException(404, "this video is another one now; search again")
         return found
 
     def search(self, question: Question, number: int, filters: Filters) -> Answer:
@@ -117,26 +114,31 @@ class Engine:
 
     def localize(self, video: Video, names: list[str], threshold: float) -> list[Any]:
         from vsearch.retriever import live_encoder
-        from vsearch.retriever.actions import localize_videos, names_are_known
+        from vsearch.retriever.actions import embed_actions, localize_videos, names_are_known
         from vsearch.retriever.localize import Limits
 
         library = self.library()
         live = live_encoder(library)
-        with self.model:
-            encoder = None if names_are_known(library, names) else self._loaded(live)
-            found = localize_videos(
-                library, [video], names, limits=Limits(20, 100, threshold), encoder=encoder
-            )
-        return list(found[video])
+        if not names_are_known(library, names):
+            with self.model:
+                embed_actions(library, names, loaded=self._loaded(live))
+        known = names_are_known(library, names)  # False where the library cannot be written
+        limits = Limits(20, 100, threshold)
+        with contextlib.nullcontext() if known else self.model:
+            encoder = None if known else self._loaded(live)
+            return list(localize_videos(library, [video], names, limits=limits, encoder=encoder)[video])
 
     def keep_look(self, file: Path) -> str:
         """Remember what an uploaded picture or short clip looks like; gives the token to ask with."""
         from vsearch.retriever import live_encoder
-        from vsearch.webui.uploads import look_at
+        from vsearch.webui.uploads import frames_of, look_of
 
         live = live_encoder(self.library())
         with self.model:
-            vector = look_at(file, self._loaded(live))
+            encoder = self._loaded(live)
+        frames, times_ms = frames_of(file, encoder.backbone.preprocess)  # others may ask meanwhile
+        with self.model:
+            vector = look_of(encoder, frames, times_ms)
         token = secrets.token_urlsafe(18)
         with self._mutex:
             self._looks[token] = (live.identity, vector)
@@ -173,10 +175,30 @@ class Engine:
 class _Served(Library):
     """A library whose index is read and checked once a generation, not once a question."""
 
-    _view: IndexView | None = None
+    def __init__(self, path: Path, catalogue: Catalogue) -> None:
+        super().__init__(path, catalogue)
+        self._view: IndexView | None = None
+        self._opening = threading.Lock()  # NumPy reads a map's header with `ast`, which threads can upset
 
     def open_live(self) -> IndexView:
-        view = self._view
-        if view is None or view.generation != self.live_generation():
-            view = self._view = super().open_live()
-        return view
+        with self._opening:
+            if self._view is None or self._view.generation != self.live_generation():
+                self._view = super().open_live()
+            return self._view
+
+    def frames(self, frame_set_id: int) -> FrameSet:
+        with self._opening:
+            return super().frames(frame_set_id)
+
+    def sound_frames(self, frame_set_ids: Iterable[int]) -> dict[int, FrameSet]:
+        with self._opening:
+            return super().sound_frames(frame_set_ids)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Tells a file from one put in its place: an open library keeps its own inode from being given again."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

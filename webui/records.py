@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from vsearch.webui import media
+from vsearch.webui.media import plays_in_browsers
 
 if TYPE_CHECKING:
     from vsearch.library import Video
@@ -41,10 +41,12 @@ class MomentRecord(BaseModel):
 
 class HitRecord(MomentRecord):
     """`more`: the video's other moments, best first. `also_at`: copies of the file. `playable`: in browsers, as it is.
-    `coarse`: found by keyframes alone, as the run at full rate has not come to the video yet."""
+    `coarse`: found by keyframes alone, as the run at full rate has not come to the video yet. `content`: `v` in the
+    addresses of its pictures."""
 
     rank: int
     video: int
+    content: str | None
     path: str
     strength: str | None
     more: list[MomentRecord]
@@ -79,9 +81,11 @@ class TimelineRecord(Versioned):
 
 
 class VideoRecord(BaseModel):
-    """`modified`: seconds since 1970. `playable`: whether browsers play the file; else ask /clip."""
+    """`modified`: seconds since 1970. `playable`: whether browsers play the file; else ask /clip. `content`: names
+    what is in the file, `v` in the addresses of its pictures; null for what could not be read."""
 
     id: int
+    content: str | None
     path: str
     state: str
     reason: str | None
@@ -178,20 +182,21 @@ def answer_record(answer: Answer, videos: Mapping[int, Video]) -> AnswerRecord:
 
 def hit_record(hit: Hit, video: Video | None) -> HitRecord:
     return HitRecord(
-        rank=hit.rank, video=hit.video_id, path=text(hit.path), start=hit.start_ms / 1000, end=hit.end_ms / 1000,
+        rank=hit.rank, video=hit.video_id, content=video.fingerprint if video is not None else None,
+        path=text(hit.path), start=hit.start_ms / 1000, end=hit.end_ms / 1000,
         score=round(hit.score, 6), strength=hit.strength,
         more=[MomentRecord(start=m.start_ms / 1000, end=m.end_ms / 1000, score=round(m.score, 6)) for m in hit.more],
         also_at=[text(path) for path in hit.also_at],
-        playable=video is not None and media.plays_in_browsers(video), coarse=hit.coarse,
+        playable=video is not None and plays_in_browsers(video), coarse=hit.coarse,
     )  # fmt: skip
 
 
 def video_record(video: Video) -> VideoRecord:
     return VideoRecord(
-        id=video.id, path=text(os.fspath(video.path)), state=video.state, reason=text(video.reason or "") or None,
+        id=video.id, content=video.fingerprint, path=text(os.fspath(video.path)), state=video.state, reason=text(video.reason or "") or None,
         duration=seconds(video), modified=video.mtime_ns / 1e9, codec=video.media.codec if video.media else None,
         width=video.media.width if video.media else None, height=video.media.height if video.media else None,
-        playable=media.plays_in_browsers(video),
+        playable=plays_in_browsers(video),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from vsearch.errors import MediaError
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vsearch.indexer.picture import FrameShape
-    from vsearch.models import Encoder
+    from vsearch.models import Encoder, Preprocess
+
+    Frames = npt.NDArray[np.uint8]
+    Times = npt.NDArray[np.int64]
 
 MAX_UPLOAD = 64_000_000  # bytes
 LONGEST_S, FPS = 60.0, 2.0
@@ -35,7 +39,7 @@ async def received(request: Request) -> AsyncIterator[Path]:
         path = Path(folder) / "upload"
         size = 0
         with path.open("xb") as file:
-            async for chunk in request.stream():
+            async for chunk in _chunks(request):
                 size += len(chunk)
                 if size > MAX_UPLOAD:
                     raise HTTPException(413, f"at most {MAX_UPLOAD // 1_000_000} MB can be searched with")
@@ -43,28 +47,41 @@ async def received(request: Request) -> AsyncIterator[Path]:
         yield path
 
 
-def look_at(path: Path, encoder: Encoder) -> npt.NDArray[np.float32]:
-    """(D,) unit vector of a picture or clip, in the space of moments. Raises MediaError."""
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise HTTPException(400, "the upload was broken off") from None
+
+
+def frames_of(path: Path, pre: Preprocess) -> tuple[Frames, Times]:
+    """(T, S, S, 3) RGB of a picture or clip, and (T,) ms. Raises MediaError."""
     import numpy as np
 
     from vsearch.indexer.picture import FrameShape
     from vsearch.indexer.still import is_picture, read_still
-    from vsearch.models import Window
 
-    pre = encoder.backbone.preprocess
     shape = FrameShape(pre.size, pre.resize_mode, pre.interpolation)
     if path.stat().st_size == 0:
         raise MediaError("this file is empty")
     if is_picture(path):
-        frames, times = read_still(path, shape)[None], np.zeros(1, np.int64)
-    else:
-        frames, times = _read_clip(path, shape)
+        return read_still(path, shape)[None], np.zeros(1, np.int64)
+    return _read_clip(path, shape)
+
+
+def look_of(encoder: Encoder, frames: Frames, times_ms: Times) -> npt.NDArray[np.float32]:
+    """(D,) unit vector, in the space of moments."""
+    import numpy as np
+
+    from vsearch.models import Window
+
     vectors = encoder.backbone.encode_frames(frames)
-    window = Window(0, int(times[-1]) + round(1000 / FPS), 0, len(frames))
-    return np.asarray(encoder.head.embed_windows(vectors, times, [window])[0], np.float32)
+    window = Window(0, int(times_ms[-1]) + round(1000 / FPS), 0, len(frames))
+    return np.asarray(encoder.head.embed_windows(vectors, times_ms, [window])[0], np.float32)
 
 
-def _read_clip(path: Path, shape: FrameShape) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _read_clip(path: Path, shape: FrameShape) -> tuple[Frames, Times]:
     """(T, S, S, 3) RGB and (T,) ms of at most LONGEST_S seconds."""
     import numpy as np
 

@@ -1,13 +1,22 @@
 // What every part of the page uses. Names are only ever set with textContent.
 export const $ = (id) => document.getElementById(id);
 
+// Names as they are: marks that turn the direction of writing, or that nobody sees, are spelled out.
+export const plain = (text) => String(text).replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+  (mark) => `\\u${mark.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+const RAW = new Set(["href", "src", "value", "download"]); // not for reading
+
 export function make(tag, text = null, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  if (text !== null) element.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== null) element.textContent = plain(text);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, RAW.has(name) ? value : plain(value));
   element.append(...children);
   return element;
 }
+
+// The address of a video's file, poster or clip: it names the content, so that no other is ever shown in its place.
+export const place = (kind, id, content, more = {}) => `/${kind}/${id}?${new URLSearchParams({ ...(content ? { v: content } : {}), ...more })}`;
 
 const two = (n) => String(n).padStart(2, "0");
 
@@ -17,15 +26,14 @@ export function clock(s) {
 }
 
 export const range = (m) => `${clock(m.start)} – ${clock(m.end)}`;
-export const fileName = (path) => path.split(/[\\/]/).pop();
-export const folderName = (path) => path.split(/[\\/]/).slice(-2, -1)[0] || "";
+const parts = (path) => path.split(path.startsWith("/") ? "/" : /[\\/]/); // "\\" may stand in a name where "/" parts them
+export const fileName = (path) => plain(parts(path).pop());
+export const folderName = (path) => plain(parts(path).slice(-2, -1)[0] || "");
 
 async function answered(answer) {
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return body;
-  const words = body.error || (typeof body.detail === "string" ? body.detail : null);
-  if (answer.status === 422 && !words) throw new Error("The server did not understand a value; look at the filters.");
-  throw new Error(words || `The server refused (${answer.status}).`);
+  throw new Error(plain(body.error || `The server refused (${answer.status}).`));
 }
 
 async function reach(address, options) {
@@ -40,3 +48,13 @@ export const ask = async (address) => answered(await reach(address, { headers: {
 
 export const post = async (address, body, type = "application/json") =>
   answered(await reach(address, { method: "POST", body, headers: { "content-type": type } }));
+
+// Why the server does not give a file; null when it does.
+export async function whyNot(address) {
+  try {
+    const answer = await reach(address, { headers: { range: "bytes=0-0" }, cache: "no-store" });
+    if (!answer.ok) await answered(answer);
+    answer.body?.cancel();
+    return null;
+  } catch (error) { return error.message; }
+}

@@ -58,7 +58,7 @@ function row(d, colour, watch) {
 }
 
 function downloads(asked) {
-  return ["json", "csv", "srt"].map((format) => make("a", `Download ${format.toUpperCase()}`, {
+  return ["json", "csv", "srt", "vtt"].map((format) => make("a", `Download ${format.toUpperCase()}`, {
     class: "vs-button", href: `/api/localize?${new URLSearchParams({ ...asked, format })}`, download: `actions-${asked.video}.${format}`,
   }));
 }

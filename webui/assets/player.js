@@ -1,5 +1,5 @@
 // The player: stands at the moment and plays it, with a timeline of the whole video under it.
-import { $, ask, clock, fileName, make, range } from "./common.js";
+import { $, ask, clock, fileName, make, place, plain, range, whyNot } from "./common.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 60, MOST_PEAKS = 6, LONGEST_CUT = 60;
@@ -11,20 +11,21 @@ export const here = () => ({ video: playing.id, t: Number((playing.base + $("vs-
 export const chosen = () => ({ v: playing.id, t: $("vs-in").value, e: $("vs-out").value });
 
 // Play [moment.start, moment.end) of a video. `hit`: moments to mark; `question`: parameters for the timeline.
-export async function play(id, moment, { hit = null, question = null, home = "vs-stage", at = moment.start } = {}) {
+export async function play(id, moment, { hit = null, question = null, home = "vs-stage", at = moment.start, preview = false } = {}) {
   const { video } = await ask(`/api/videos/${id}`);
+  if (preview) video.playable = false; // whatever its file promises, this browser cannot
   if (!playing) opener = document.activeElement;
   const base = video.playable ? 0 : Math.max(0, at - 1);
   const stop = Math.min(video.duration, Math.max(moment.end + 1, base + 8), base + 60);
   playing = { id, base, video, hit: hit || { ...moment, more: [] }, question };
   $(home).append($("vs-player"));
   const player = $("vs-video");
-  player.src = video.playable ? `/media/${id}#t=${at}` : `/clip/${id}?start=${base}&end=${stop}#t=${at - base}`;
+  player.src = video.playable ? `${place("media", id, video.content)}#t=${at}` : `${place("clip", id, video.content, { start: base, end: stop })}#t=${at - base}`;
   player.setAttribute("aria-label", fileName(video.path));
-  player.poster = `/thumb/${id}`;
+  player.poster = place("thumb", id, video.content);
   $("vs-title").textContent = fileName(video.path);
-  $("vs-where").textContent = video.path;
-  $("vs-said").textContent = video.playable ? "" : "A preview is being made: this format does not play in browsers.";
+  $("vs-where").textContent = plain(video.path);
+  $("vs-said").textContent = video.playable ? "" : "A preview is being made: this file does not play in browsers as it is.";
   setCut(moment.start, moment.end);
   $("vs-player").hidden = false;
   $(home).closest("section").classList.add("vs-watching");
@@ -61,14 +62,39 @@ function setCut(start, end) {
 
 function cut() {
   const start = Number($("vs-in").value), end = Number($("vs-out").value), save = $("vs-save");
-  const long = end - start, fine = long > 0 && long <= LONGEST_CUT;
-  if (fine) save.href = `/clip/${playing.id}?${new URLSearchParams({ start, end, download: true })}`;
+  const long = end - start, total = playing.video.duration || 1;
+  const given = $("vs-in").value !== "" && $("vs-out").value !== "", inside = start >= 0 && end <= total + 0.1;
+  const fine = given && inside && long > 0 && long <= LONGEST_CUT;
+  if (fine) save.href = place("clip", playing.id, playing.video.content, { start, end, download: true });
   else save.removeAttribute("href");
   save.setAttribute("aria-disabled", String(!fine));
-  $("vs-length").textContent = fine ? `${long.toFixed(1)} s` : long > 0 ? `at most ${LONGEST_CUT} s` : "out must be after in";
-  const mark = $("vs-cut"), total = playing.video.duration || 1;
+  $("vs-length").textContent = fine ? `${long.toFixed(1)} s` : !given ? "give in and out" : !inside ? `the video ends at ${total.toFixed(1)} s`
+    : long > 0 ? `at most ${LONGEST_CUT} s` : "out must be after in";
+  const mark = $("vs-cut");
   mark.style.left = `${(100 * Math.max(0, start)) / total}%`;
   mark.style.width = `${Math.max(0, (100 * long) / total)}%`;
+}
+
+// The browser would only say that a download failed: ask first.
+async function save(event) {
+  event.preventDefault();
+  const address = $("vs-save").getAttribute("href");
+  if (!address) return;
+  $("vs-length").textContent = "Cutting …";
+  const why = await whyNot(address);
+  if (why === null) make("a", null, { href: address, download: "" }).click();
+  if (playing && $("vs-save").getAttribute("href") === address) { cut(); if (why) $("vs-length").textContent = why; }
+}
+
+// The file plays not: the server says why, or this browser cannot and a preview can.
+async function failed() {
+  const { id, video, hit, question } = playing, mine = playing, player = $("vs-video");
+  const why = await whyNot(player.currentSrc.split("#")[0]);
+  if (playing !== mine) return;
+  if (why === null && video.playable) {
+    const start = Math.max(Number($("vs-in").value), player.currentTime), home = $("vs-player").parentElement.id;
+    await play(id, { start, end: Math.min(start + 8, video.duration) }, { hit, question, home, preview: true });
+  } else $("vs-said").textContent = why || "This browser cannot play it.";
 }
 
 const percent = (time) => `${Math.min(100, (100 * time) / (playing.video.duration || 1))}%`;
@@ -132,6 +158,7 @@ export function start({ onLike, onShare }) {
   $("vs-setin").addEventListener("click", () => { $("vs-in").value = here().t.toFixed(1); cut(); });
   $("vs-setout").addEventListener("click", () => { $("vs-out").value = here().t.toFixed(1); cut(); });
   $("vs-like").addEventListener("click", () => onLike(here().video, here().t));
+  $("vs-save").addEventListener("click", save);
   $("vs-share").addEventListener("click", onShare);
   const timeAt = (e) => {
     const box = bar.getBoundingClientRect();
@@ -152,10 +179,11 @@ export function start({ onLike, onShare }) {
   player.addEventListener("timeupdate", () => {
     if (!playing) return;
     $("vs-now").style.left = percent(here().t);
+    $("vs-time").textContent = clock(here().t); // the video's own; a preview's controls count from the preview's start
     bar.setAttribute("aria-valuenow", here().t.toFixed(0));
     bar.setAttribute("aria-valuemax", playing.video.duration.toFixed(0));
     bar.setAttribute("aria-valuetext", clock(here().t));
   });
   player.addEventListener("loadeddata", () => { if (playing) $("vs-said").textContent = playing.video.playable ? "" : "Preview in H.264"; });
-  player.addEventListener("error", () => { if (playing) $("vs-said").textContent = "This video cannot be played: the file has changed or gone since it was indexed."; });
+  player.addEventListener("error", () => { if (playing && player.getAttribute("src")) failed().catch((error) => { $("vs-said").textContent = error.message; }); });
 }

@@ -1,5 +1,5 @@
 // The Search tab: a question (sentence, picture of a video, upload) with filters, and its hits.
-import { $, ask, clock, fileName, folderName, make, post, range } from "./common.js";
+import { $, ask, clock, fileName, folderName, make, place, plain, post, range } from "./common.js";
 import * as player from "./player.js";
 import { still } from "./stills.js";
 
@@ -10,7 +10,7 @@ let hits = [], drawn = 0, asked = 0;
 let question = null; // { q } | { video, t } | { look }
 let words = ""; // the question for people
 
-const note = (text) => { $("vs-note").textContent = text; };
+const note = (text) => { $("vs-note").textContent = plain(text); };
 const filters = () => Object.fromEntries(FILTERS.map((f) => [f, $(`vs-${f}`).value]).filter(([, value]) => value));
 
 async function show(then) {
@@ -91,9 +91,9 @@ function draw() {
 
 function card(hit) {
   const name = fileName(hit.path), more = hit.more.length ? `+${hit.more.length} more` : "";
-  const poster = make("img", null, { src: `/thumb/${hit.video}`, alt: `Poster of ${name}`, loading: "lazy", decoding: "async" });
+  const poster = make("img", null, { src: place("thumb", hit.video, hit.content), alt: `Poster of ${name}`, loading: "lazy", decoding: "async" });
   const middle = (hit.start + hit.end) / 2;
-  if (hit.playable) still(poster, hit.video, middle, `${name} at ${clock(middle)}`);
+  if (hit.playable) still(poster, place("media", hit.video, hit.content), middle, `${name} at ${clock(middle)}`);
   const picture = make("span", null, { class: "vs-picture" }, poster, make("span", range(hit), { class: "vs-time" }));
   const line = make("span", null, { class: "vs-meta" });
   if (hit.strength) line.append(make("span", hit.strength, { class: `vs-word vs-${hit.strength}`, title: `Score ${hit.score.toFixed(3)}` }));

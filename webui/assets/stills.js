@@ -1,7 +1,7 @@
 // A hit's own picture in place of its video's poster: the browser itself takes it from the file, one at a time, and
 // only for cards in view. What it cannot play keeps the poster.
 const WIDTH = 360, PATIENCE_MS = 5000;
-const wanted = new WeakMap(); // img -> { id, t, words }
+const wanted = new WeakMap(); // img -> { address, t, words }
 const queue = [];
 let busy = false;
 
@@ -14,9 +14,9 @@ const inView = new IntersectionObserver((entries) => {
   work();
 });
 
-// Show the picture at `t` seconds of video `id` in `img`, described by `words`.
-export function still(img, id, t, words) {
-  wanted.set(img, { id, t, words });
+// Show the picture at `t` seconds of the file at `address` in `img`, described by `words`.
+export function still(img, address, t, words) {
+  wanted.set(img, { address, t, words });
   inView.observe(img);
 }
 
@@ -30,9 +30,9 @@ async function work() {
   busy = false;
 }
 
-async function take(img, { id, t, words }) {
+async function take(img, { address, t, words }) {
   const video = document.createElement("video");
-  video.muted = true; video.preload = "auto"; video.src = `/media/${id}`;
+  video.muted = true; video.preload = "auto"; video.src = address;
   try {
     await happens(video, "loadeddata");
     video.currentTime = t;
