@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.errors import DamagedFramesError
+
 if TYPE_CHECKING:
     from vsearch.library import Library
     from vsearch.models import Encoder
@@ -37,7 +39,11 @@ def renew_moments(library: Library, encoder_id: int) -> int:
     head = library.encoder(encoder_id).spec["head"]
     moments = {}
     for frame_set in library.frame_sets_without_moments(encoder_id):
-        times = np.ascontiguousarray(library.frame_store.read(frame_set.frames).times_ms)
+        try:
+            times = np.ascontiguousarray(library.frame_store.read(frame_set.frames).times_ms)
+        except DamagedFramesError:  # costs that video alone
+            library.report_frames(frame_set.frames.fingerprint)
+            continue
         windows = plan_windows(times, frame_set.duration_ms, head["window_s"], head["overlap"])
         moments[frame_set.id] = [
             NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows

@@ -7,6 +7,7 @@ writes only the last two; when they have grown past a share of the base, all is 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsearch.library.index_base import BasePart, Rows, open_base, write_base, write_gone, write_rows
 from vsearch.library.index_exact import ExactPart, open_exact, write_exact
-from vsearch.library.index_files import INDEX, MEND, SUFFIXES, all_or_none, damaged, remove
+from vsearch.library.index_files import INDEX, MEND, SUFFIXES, all_or_none, check_part, damaged, remove
 from vsearch.library.records import Base, Generation, PartFile
 
 if TYPE_CHECKING:
@@ -185,13 +186,25 @@ def open_index(folder: Path, generation: Generation, *, full: bool = False) -> I
     return IndexView(generation, exact, open_base(folder, base, generation.dim, full=full))
 
 
+def check_index(folder: Path, generation: Generation, *, full: bool = False) -> None:
+    """As `open_index`, by size and hash alone, which needs neither FAISS nor memory."""
+    file = PartFile(generation.file, generation.bytes, generation.sha256, generation.sample)
+    for part in (file, *(() if generation.base is None else part_files(generation.base))):
+        check_part(folder, part, full=full)
+
+
 def part_files(base: Base) -> tuple[PartFile, ...]:
     return tuple(part for part in (base.codes, base.rows, base.ids, base.gone) if part is not None)
 
 
-def id_check(count: int, largest: int, total: int) -> str:
-    """Tells sets of ids apart well enough to see that the index is behind; SQL can compute it."""
-    return f"{count}:{largest}:{total}"
+def id_check(ids: Iterable[int]) -> str:
+    """Tells sets of ids apart, whatever their order."""
+    return id_check_of(",".join(map(str, sorted(ids))))
+
+
+def id_check_of(ascending: str) -> str:
+    """Of the ids in ascending order with commas between: SQL can write that."""
+    return hashlib.sha256(ascending.encode()).hexdigest()
 
 
 def generation_row(written: IndexFiles, encoder_id: int) -> dict[str, Any]:
@@ -212,8 +225,7 @@ def generation_row(written: IndexFiles, encoder_id: int) -> dict[str, Any]:
 def _described(
     exact: PartFile, base: Base | None, ids: Ids, dim: int, new: tuple[PartFile, ...]
 ) -> IndexFiles:
-    check = id_check(len(ids), int(ids.max(initial=0)), int(ids.sum()))
-    return IndexFiles(exact, base, len(ids), dim, check, new)
+    return IndexFiles(exact, base, len(ids), dim, id_check(ids.tolist()), new)
 
 
 def _stored(file: Path, ids: Ids, dim: int) -> Iterator[Batch]:

@@ -267,9 +267,10 @@ class Library(Reading):
             )
 
     def up_to_date(self, encoder_id: int) -> bool:
-        """Whether the live generation is of this encoder and has exactly the moments that it should have."""
+        """Whether the live generation is of this encoder, whole to the last byte, and has exactly the moments that
+        it should have."""
         with self._catalogue.read() as session:
-            return publishing.up_to_date(session, encoder_id)
+            return publishing.up_to_date(session, self.path, encoder_id, full=True)
 
     def generations(self) -> list[Generation]:
         """All kept generations, newest first."""

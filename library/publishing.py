@@ -7,14 +7,16 @@ and name the garbage, all in one transaction. Killed before, the old one answers
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, delete, exists, func, select
+from sqlalchemy import Select, String, cast, delete, exists, func, select
 from sqlalchemy.orm import Session
 
-from vsearch.errors import LibraryError
+from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.catalogue import (
     Catalogue,
     FrameSetRow,
@@ -30,9 +32,10 @@ from vsearch.library.index import (
     INDEX,
     MEND,
     IndexView,
+    check_index,
     damaged,
     generation_row,
-    id_check,
+    id_check_of,
     open_index,
     part_files,
     write_index,
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+
+_log = logging.getLogger(__name__)
 
 
 def live_row(session: Session) -> GenerationRow | None:
@@ -73,13 +79,22 @@ def valid_moments(encoder_id: int) -> Select[Any]:
     )
 
 
-def up_to_date(session: Session, encoder_id: int) -> bool:
+def up_to_date(session: Session, folder: Path, encoder_id: int, *, full: bool = False) -> bool:
+    """Whether the live index is the encoder's, whole on the disk, and has exactly the moments that it should have.
+
+    `full`: every byte of a large one is looked at, too.
+    """
     live = live_row(session)
     if live is None or live.encoder_id != encoder_id:
         return False
-    ids = valid_moments(encoder_id).order_by(None).subquery().c.id
-    numbers = session.execute(select(func.count(ids), func.max(ids), func.sum(ids))).one()
-    return live.id_check == id_check(*(int(number or 0) for number in numbers))
+    ids = func.aggregate_strings(cast(valid_moments(encoder_id).subquery().c.id, String), ",")
+    if live.id_check != id_check_of(session.scalar(select(ids)) or ""):
+        return False
+    try:
+        check_index(folder, to_generation(live), full=full)
+    except (FileNotFoundError, LibraryError):
+        return False
+    return True
 
 
 def publish(
@@ -135,10 +150,13 @@ def publish(
                 live is not None
                 and live.encoder_id == encoder_id
                 and (live.sha256, live.base) == (row.sha256, row.base)
+                and not (folder / INDEX / live.file).is_dir()
             ):
                 # Nothing changed. The new file takes the old one's place, which may have been damaged.
                 put_in_place(folder / INDEX / row.file, folder / INDEX / live.file)
-                return to_generation(live)
+                kept = session.get_one(GenerationRow, live.id)
+                kept.id_check = row.id_check
+                return to_generation(kept)
             session.add(row)
             session.flush()
             _point_to(session, row.id)
@@ -171,13 +189,24 @@ def embed_moments(
     """Vectors of moments from their stored frames, a frame set at a time; `each` may work on several at once."""
     import numpy as np
 
-    def embedded(stored: tuple[StoredFrames, tuple[int, ...], list[NewMoment]]) -> Batch:
+    def embedded(stored: tuple[StoredFrames, tuple[int, ...], list[NewMoment]]) -> Batch | None:
         frame_set, moment_ids, moments = stored
-        frames = store.read(frame_set)
+        try:
+            frames = store.read(frame_set)
+        except DamagedFramesError:  # costs that video alone; the index is behind until it is mended
+            _log.warning("%s", _bare(catalogue, frame_set))
+            return None
         vectors = embed(frames.vectors, frames.times_ms, moments)
         return np.array(moment_ids, np.int64), np.asarray(vectors, np.float32)
 
-    yield from each(embedded, _stored_moments(catalogue, ids))
+    yield from (batch for batch in each(embedded, _stored_moments(catalogue, ids)) if batch is not None)
+
+
+def _bare(catalogue: Catalogue, frames: StoredFrames) -> str:
+    named = select(VideoRow.rel_path).where(VideoRow.fingerprint == frames.fingerprint).order_by(VideoRow.id)
+    with catalogue.read() as session:
+        name = os.fsdecode(session.scalars(named).first() or b"a video")
+    return f"The stored frames of {name} are missing or damaged; it is left out of the index: {MEND}."
 
 
 def _stored_moments(
@@ -232,7 +261,7 @@ def drop_generation(session: Session, row: GenerationRow) -> None:
 
 def _open_former(folder: Path, former: Generation, embed: Embed | None) -> IndexView | None:
     try:
-        return open_index(folder, former)
+        return open_index(folder, former, full=True)
     except (FileNotFoundError, LibraryError) as error:
         if embed is None:
             raise LibraryError(f"The former search index is missing or damaged: {MEND}.") from error

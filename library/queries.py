@@ -95,7 +95,7 @@ def summary(session: Session, library: Path) -> Summary:
         coarse=_sum(session, coarse),
         encoder=None if encoder is None else to_encoder(encoder, library),
         generation=None if live is None else to_generation(live),
-        up_to_date=live is not None and up_to_date(session, live.encoder_id),
+        up_to_date=live is not None and up_to_date(session, library, live.encoder_id),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vsearch.errors import LibraryError
+from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, damaged, open_index, part_files
 from vsearch.library.location import absolute
@@ -45,7 +45,9 @@ LIVE = "live_generation"
 BUSY_TIMEOUT_MS = 30_000
 _log = logging.getLogger(__name__)
 _CACHED_TEXTS = 10_000
+_SLACK_MS = 10_000  # that a moment may end behind what its video's file says is its length
 _CACHE_PATIENCE_MS = 200  # a query does not wait for an indexing run to remember its vector
+_warned: set[str] = set()  # what this process has reported
 _CHUNK = 10_000  # SQLite takes at most 32,766 parameters in a statement
 
 _ROOT = namedtuple("_ROOT", "id path relative")
@@ -68,6 +70,7 @@ class Reading(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.frame_store = FrameStore(path)
+        self.damaged: set[str] = set()  # what was found damaged, and left out of an answer
 
     @abstractmethod
     def close(self) -> None: ...
@@ -152,7 +155,10 @@ class Reading(ABC):
     def moments(self, ids: Sequence[int]) -> list[Moment]:
         """Moments by id, in the given order; left out when gone or when their video is not there."""
         with self._asking() as ask:
-            return moments(ask, roots(ask, self.path), ids)
+            found, unfit = moments(ask, roots(ask, self.path), ids)
+        for video in unfit:
+            self._report_moments(video)
+        return found
 
     def frames(self, frame_set_id: int) -> FrameSet:
         """Stored frames, memory-mapped. Raises LibraryError when they are missing or damaged."""
@@ -163,16 +169,37 @@ class Reading(ABC):
         return self.frame_store.read(to_frames(stored[0]))
 
     def sound_frames(self, frame_set_ids: Iterable[int]) -> dict[int, FrameSet]:
-        """Stored frames of several sets by id, memory-mapped; those missing or damaged are left out."""
+        """Stored frames of several sets by id, memory-mapped; those missing or damaged are reported and left out."""
         with self._asking() as ask:
             stored = frame_sets(ask, sorted(set(frame_set_ids)))
         found = {}
         for row in stored:
             try:
                 found[row.id] = self.frame_store.read(to_frames(row))
-            except LibraryError as error:
-                _log.debug("%s", error)
+            except DamagedFramesError:
+                self.report_frames(row.fingerprint)
         return found
+
+    def report_frames(self, fingerprint: str) -> None:
+        """Say, once, that a content's stored frames are damaged."""
+        with self._asking() as ask:
+            of = _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", [fingerprint])
+            folders = roots(ask, self.path)
+        names = sorted(str(folders.path(row)) for row in of) or ["a video"]
+        self._report(f"The stored frames of {names[0]} are missing or damaged and are not used")
+
+    def report_moments(self, moment: Moment) -> None:
+        """Say, once, that a video has moments that are not those of its frames."""
+        self._report_moments(moment.videos[0])
+
+    def _report_moments(self, video: Video) -> None:
+        self._report(f"Moments of {video.path} do not fit its frames and are not shown")
+
+    def _report(self, what: str) -> None:
+        self.damaged.add(what)
+        if what not in _warned:
+            _warned.add(what)
+            _log.warning("%s: run `vsearch verify --repair`.", what)
 
     def frame_set_of(self, video: Video, backbone: str) -> FrameSetInfo | None:
         """The current frame set of a video by a backbone."""
@@ -277,9 +304,11 @@ def pick(known: Sequence[Video], text: str, path: Path) -> Video:
     raise LibraryError(f"{len(matching)} videos are called {text!r}, give more of the path: {some}")
 
 
-def moments(ask: Ask, folders: RootFolders, ids: Sequence[int]) -> list[Moment]:
+def moments(ask: Ask, folders: RootFolders, ids: Sequence[int]) -> tuple[list[Moment], list[Video]]:
+    """Moments by id, in the given order, and the videos of those left out because they do not fit their frames."""
     rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
     sets = frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}))
+    counts = {row.id: row.count for row in sets}
     contents = {row.id: row.fingerprint for row in sets}
     coarse = {row.id for row in sets if row.fps == COARSE_FPS}
     there: dict[str, list[Video]] = {}
@@ -288,11 +317,27 @@ def moments(ask: Ask, folders: RootFolders, ids: Sequence[int]) -> list[Moment]:
             there.setdefault(row.fingerprint, []).append(to_video(row, folders))
     copies = {content: tuple(_in_path_order(found)) for content, found in there.items()}
     known = ((row, contents.get(row.frame_set_id, "")) for row in (rows[id] for id in ids if id in rows))
-    return [
-        _to_moment(row, content, copies[content], coarse=row.frame_set_id in coarse)
-        for row, content in known
-        if content in copies
-    ]
+    found: list[Moment] = []
+    unfit: dict[int, Video] = {}
+    for row, content in known:
+        if content not in copies:
+            continue
+        if fits(row, counts[row.frame_set_id], copies[content]):
+            found.append(_to_moment(row, content, copies[content], coarse=row.frame_set_id in coarse))
+        else:
+            unfit[copies[content][0].id] = copies[content][0]
+    return found, list(unfit.values())
+
+
+def fits(moment: Any, count: int, of: Sequence[Video]) -> bool:
+    """Whether a moment's row can be true of `count` frames and of these videos, copies of one another."""
+    values = (moment.start_ms, moment.end_ms, moment.first_frame, moment.last_frame)
+    if not all(isinstance(value, int) for value in values) or not isinstance(count, int):
+        return False
+    # A video may be a little shorter than its last frame's time says, but never by a window.
+    long_ms = max(max(video.covered_ms, video.media.duration_ms if video.media else 0) for video in of)
+    frames = 0 <= moment.first_frame < moment.last_frame <= count
+    return frames and 0 <= moment.start_ms <= moment.end_ms <= long_ms + _SLACK_MS
 
 
 def frame_sets(ask: Ask, ids: Sequence[int]) -> list[Any]:

@@ -86,7 +86,7 @@ def verify(
             live = publishing.live_row(session)
         if live is not None:
             publishing.publish(catalogue, folder, live.encoder_id, (), embed, carry_over=True)
-    notes = [*_sweep(catalogue, folder, leftovers(), repair), *_waiting(catalogue)]
+    notes = [*_sweep(catalogue, folder, leftovers(), repair), *_waiting(catalogue, folder)]
     return Report(tuple(problems), tuple(notes))
 
 
@@ -260,12 +260,12 @@ def _thumbs(session: Session) -> set[str]:
     return {thumb_name(fingerprint) for fingerprint in prints if fingerprint is not None}
 
 
-def _waiting(catalogue: Catalogue) -> list[str]:
+def _waiting(catalogue: Catalogue, folder: Path) -> list[str]:
     with catalogue.read() as session:
         live = publishing.live_row(session)
         if live is None:
             some = session.scalars(select(MomentRow.id).limit(1)).first()
             behind = some is not None
         else:
-            behind = not publishing.up_to_date(session, live.encoder_id)
+            behind = not publishing.up_to_date(session, folder, live.encoder_id)
     return ["The search index is behind the catalogue: run `vsearch index`"] if behind else []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vsearch.errors import LibraryError, VsearchError
+from vsearch.errors import DamagedFramesError, LibraryError, VsearchError
 from vsearch.models.action_prompts import ACTION_TEMPLATES, embed_blend, load_prompts, shipped_prompts
 from vsearch.retriever.answer import Answer, Hit
 from vsearch.retriever.calibrate import strength
@@ -175,6 +175,7 @@ def localize_videos(
     else:
         mean = embed_actions(library, names, device, encoder).mean(axis=0)
         texts = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    videos = sound_videos(library, videos)
     view = timeline_of if learned is not None else dense_timeline_of  # examples are learned from plain frames
     background = _background(library, videos, texts, view, named=learned is None)
     return {
@@ -217,6 +218,25 @@ def search_in(
     )
     confident = any(hit.strength != "unlikely" for hit in hits)
     return Answer(text, str(live.spec["model"]), confident, hits)
+
+
+def sound_videos(library: Reading, videos: Sequence[Video]) -> list[Video]:
+    """Those whose stored frames are sound; the others are reported. Raises DamagedFramesError when none is left."""
+    backbone = live_encoder(library).backbone
+    sound = []
+    for video in videos:
+        stored = library.frame_set_of(video, backbone)
+        try:
+            if stored is not None:
+                library.frames(stored.id)
+            sound.append(video)
+        except DamagedFramesError:
+            library.report_frames(stored.frames.fingerprint if stored else "")
+    if videos and not sound:
+        raise DamagedFramesError(
+            f"The stored frames of {videos[0].path} are missing or damaged: run `vsearch verify --repair`."
+        )
+    return sound
 
 
 def timeline_of(library: Reading, video: Video) -> Timeline:
@@ -270,7 +290,7 @@ def _background(
     others = [v for v in library.videos("indexed", "partial") if v.fingerprint not in coarse]
     some = others[:: max(1, len(others) // REFERENCE_VIDEOS)]
     if not named or len(others) > len(videos) or len(others) >= REFERENCE_VIDEOS:
-        references = reference_windows([view(library, v) for v in some])
+        references = reference_windows([view(library, v) for v in sound_videos(library, some)])
         if len(references) >= (FEWEST_REFERENCES if named else 1):
             return background_from(references, texts)
     return background_of_model(encoder.spec.get("calibration"), len(texts))

@@ -21,6 +21,7 @@ from vsearch.retriever.actions import (
     check_backbone,
     dense_timeline_of,
     embed_actions,
+    sound_videos,
     timeline_of,
     vocabularies,
 )
@@ -52,6 +53,7 @@ def classify(
     device: str = "auto",
 ) -> dict[Video, list[Guess]]:
     """The `number` likeliest labels of each clip, by names or by a learned vocabulary."""
+    videos = sound_videos(library, videos)
     clips = clip_vectors(library, videos, timeline_of if learned is not None else dense_timeline_of)
     if learned is not None:
         check_backbone(library, learned)
@@ -70,6 +72,8 @@ def classify(
 
 def learn(library: Library, examples: Mapping[str, Sequence[Video]]) -> Learned:
     """A vocabulary from example clips by label. Raises VsearchError for fewer than two labels, or an empty one."""
+    sound = set(sound_videos(library, [video for videos in examples.values() for video in videos]))
+    examples = {name: [video for video in videos if video in sound] for name, videos in examples.items()}
     bare = [label for label, videos in examples.items() if not videos]
     if bare or len(examples) < 2:
         why = f"{bare[0]!r} has no clip that can be read" if bare else "at least two labels are needed"

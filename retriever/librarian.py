@@ -78,6 +78,8 @@ class Librarian:
                     device=self._device,
                     view=lambda: self._view(library),
                 )
+                if library.damaged:
+                    return None  # the query says what, to whom it may concern
                 noted = waits() and remember(library, found, _NOTE_PATIENCE_MS)
         except Exception:  # a fault of ours, too: the query's own way reports it
             return None

@@ -108,7 +108,7 @@ def split_into_events(
     inside = np.pad(cosines[first:last], 1, mode="edge")
     smooth = (inside[:-2] + inside[1:-1] + inside[2:]) / 3  # one odd frame is no event
     low, high = float(smooth.min()), float(smooth.max())
-    if high - low < least_contrast:
+    if not high - low >= least_contrast:  # nor when a value is not finite
         return [moment]
     fits = np.flatnonzero(smooth >= (low + high) / 2)
     times = times_ms[first:last]

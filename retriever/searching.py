@@ -27,7 +27,7 @@ from vsearch.retriever.rank import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, FrameSet, Reading, Video
+    from vsearch.library import EncoderInfo, FrameSet, Moment, Reading, Video
     from vsearch.library.index import IndexView
     from vsearch.models import Encoder, TextEncoder
 
@@ -210,6 +210,9 @@ def _answer(
         score = nearest[moment.id]
         found_frames = frames.get(moment.frame_set_id)
         if found_frames is not None:
+            if not _within(moment, found_frames):
+                library.report_moments(moment)
+                continue
             window = found_frames.vectors[moment.first_frame : moment.last_frame]
             score = query_scored_similarity(window, query)
         copies = tuple(v for v in moment.videos if only is None or only(v))
@@ -231,6 +234,18 @@ def _answer(
         hits.append(_hit(rank, found, files[video_id], calibration, coarse=video_id in coarse))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
+
+
+def _within(moment: Moment, frames: FrameSet) -> bool:
+    """Whether a moment's frames are those of its time, neither fewer nor more."""
+    times = frames.times_ms
+    first, last = moment.first_frame, moment.last_frame
+    return bool(
+        (first == 0 or times[first - 1] < moment.start_ms)
+        and moment.start_ms <= times[first]
+        and times[last - 1] <= moment.end_ms
+        and (last == len(times) or times[last] >= moment.end_ms)
+    )
 
 
 def _hit(

@@ -467,3 +467,25 @@ def test_building_on_a_gpu_gives_the_same_index(library: Library, monkeypatch: p
     queries = queries_at(before, 0.3, 10)
     for one, other in zip(before.search(queries, 10), after.search(queries, 10), strict=True):
         assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("part", ["codes", "rows", "ids"])
+def test_an_indexing_run_sees_a_damaged_base_and_rebuilds_it(
+    libraries: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
+    monkeypatch.setattr(
+        "vsearch.library.index_files._WHOLE", 0
+    )  # only samples are looked at when it is opened
+    shutil.copytree(libraries["clustered"], tmp_path / "library")
+    with Library.open(tmp_path / "library") as library:
+        generation = library.live_generation()
+        assert generation is not None
+        assert generation.base is not None
+        path = library.path / "index" / getattr(generation.base, part).file
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x40
+        path.write_bytes(data)
+        assert not library.up_to_date(generation.encoder_id)
+        assert library.publish_update(generation.encoder_id, embed=embed).count == generation.count
+        assert library.up_to_date(generation.encoder_id)

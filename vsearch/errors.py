@@ -17,6 +17,10 @@ class LibraryError(VsearchError):
     """The library is missing, locked, damaged or of a newer version."""
 
 
+class DamagedFramesError(LibraryError):
+    """The stored frames of one video are missing or damaged: other videos can do without it."""
+
+
 class ModelError(VsearchError):
     """A backbone or head cannot be found, loaded or used with this library."""
 
