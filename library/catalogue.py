@@ -171,6 +171,7 @@ class Catalogue:
     def __init__(self, engine: Engine, where: Path) -> None:
         self.engine = engine
         self._where = where
+        self.changed = False  # by a unit of work other than a note
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
@@ -179,16 +180,26 @@ class Catalogue:
             yield session
 
     @contextlib.contextmanager
-    def write(self, patience_ms: int = BUSY_TIMEOUT_MS) -> Iterator[Session]:
-        """All or nothing: committed when the block is left, rolled back on any error. Waits `patience_ms` for
-        another process that is writing."""
-        writer = self.engine.execution_options(vsearch_immediate=True, vsearch_patience_ms=patience_ms)
+    def write(self, patience_ms: int = BUSY_TIMEOUT_MS, *, note: bool = False) -> Iterator[Session]:
+        """All or nothing: committed, and on the disk, when the block is left, rolled back on any error. Waits
+        `patience_ms` for another process that is writing. A `note` may be lost in a power cut."""
+        writer = self.engine.execution_options(
+            vsearch_immediate=True, vsearch_patience_ms=patience_ms, vsearch_note=note
+        )
         with (
             database_errors(self._where),
             Session(writer, expire_on_commit=False) as session,
             session.begin(),
         ):
+            before = self._changes(session)
             yield session
+            session.flush()
+            self.changed |= not note and self._changes(session) != before
+
+    def _changes(self, session: Session) -> int:
+        if self.engine.dialect.name != "sqlite":
+            return 0
+        return int(session.execute(text("SELECT total_changes()")).scalar_one())
 
     def close(self) -> None:
         self.engine.dispose()
@@ -197,8 +208,8 @@ class Catalogue:
 def connect_sqlite(file: Path) -> Engine:
     """SQLite set for one writer and many readers; the file is created, private, when it is not there.
 
-    WAL with synchronous=NORMAL survives a killed process whole; a power cut can cost the last transactions,
-    never the consistency (sqlite.org/pragma.html#pragma_synchronous).
+    A commit is on the disk when it returns (synchronous=FULL): files that it gives up may be deleted then. Notes
+    alone are not waited for; a power cut can cost them (sqlite.org/pragma.html#pragma_synchronous).
     """
     with disk_errors(file):
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, mode_like(file.parent) & 0o666))
@@ -213,7 +224,6 @@ def connect_sqlite(file: Path) -> Engine:
         connection.isolation_level = None  # we begin transactions ourselves, so that DDL is inside them too
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA journal_mode = {journal}")
-        cursor.execute("PRAGMA synchronous = " + ("NORMAL" if journal == "WAL" else "FULL"))
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
@@ -223,6 +233,8 @@ def connect_sqlite(file: Path) -> Engine:
         options = connection.get_execution_options()
         patience_ms = int(options.get("vsearch_patience_ms", BUSY_TIMEOUT_MS))
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")
+        level = "NORMAL" if options.get("vsearch_note") and journal == "WAL" else "FULL"
+        connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("vsearch_immediate") else "BEGIN")
 
     return engine

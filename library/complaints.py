@@ -16,7 +16,7 @@ def complaint(said: str, where: Path) -> LibraryError | None:
     if "disk i/o error" in reason:
         return LibraryError(
             f"The disk of {where} is full or failing ({reason}): free some space or check it, "
-            "and run the command again; the library is as it was before."
+            "and run the command again; what was finished is kept."
         )
     if "locked" in reason or "busy" in reason:
         return LibraryError(
@@ -27,9 +27,12 @@ def complaint(said: str, where: Path) -> LibraryError | None:
             f"The catalogue in {where} cannot be opened or written ({reason}): "
             "check who owns the folder and whether its disk is read-only."
         )
-    if "malformed" in reason or "not a database" in reason:
+    if any(
+        word in reason
+        for word in ("malformed", "not a database", "could not decode", "no such table", "no such column")
+    ):
         return LibraryError(
-            f"The catalogue in {where} is damaged ({reason}): restore the folder from a backup, "
-            "or delete it and run `vsearch index` again."
+            f"The catalogue in {where} is damaged ({reason}): run `vsearch verify --repair`, which "
+            "restores it from its backup where there is one; else delete the folder and run `vsearch index` again."
         )
     return None

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,11 @@ from vsearch.errors import LibraryError
 
 TEMPORARY = ".part-"  # prefix of names that are not yet, and after a crash never were, part of the library
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILING = {
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ENODEV", "ENOTCONN", "ENXIO", "EREMOTEIO", "ETIMEDOUT", "EHOSTDOWN")
+    if hasattr(errno, name)
+}
 
 
 class HashingFile:
@@ -44,7 +50,7 @@ def new_file(folder: Path, *, sync: bool = True) -> Iterator[tuple[HashingFile, 
     """
     with disk_errors(folder):
         make_folder(folder)
-        temporary = folder / f"{TEMPORARY}{secrets.token_hex(12)}"
+        temporary = folder / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
         handle = os.open(temporary, flags, mode_like(folder) & 0o666)
     try:
@@ -84,6 +90,15 @@ def mode_like(folder: Path) -> int:
     return folder.stat().st_mode & 0o777
 
 
+def sync_file(path: Path) -> None:
+    """What was written to a file by other hands is on the disk when this returns."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     if os.name == "nt":  # no such operation there; NTFS journals the rename
         return
@@ -110,14 +125,49 @@ def disk_errors(where: Path) -> Iterator[None]:
                 f"The library at {where} cannot be written ({error.strerror}): "
                 "check who owns the folder and whether its disk is read-only."
             ) from error
+        if error.errno in _FAILING:
+            raise disk_failing(where, error.strerror or "") from error
+        if error.errno in (errno.EISDIR, errno.ENOTDIR):
+            raise LibraryError(
+                f"A folder lies where a file of the library belongs, or a file where a folder does "
+                f"({error.filename2 or error.filename or where}): move it away and run the command again."
+            ) from error
         raise
 
 
 def disk_full(where: Path) -> LibraryError:
     return LibraryError(
         f"No room is left on the disk of {where}: free some space and run the command again; "
-        "the library is as it was before."
+        "what was finished is kept."
     )
+
+
+def disk_failing(where: Path, reason: str) -> LibraryError:
+    return LibraryError(
+        f"The disk of {where} fails or is no longer there ({reason.lower()}): check it and its connection, "
+        "and run the command again."
+    )
+
+
+def delete(path: Path) -> None:
+    """Delete a file of the library, if it is there. A folder in its place is left: it is not ours."""
+    with disk_errors(path), contextlib.suppress(FileNotFoundError):
+        if not path.is_dir():
+            path.unlink()
+
+
+def abandoned(temporary: Path) -> bool:
+    """Whether nobody writes this temporary file any more, as far as one can see."""
+    host, _, rest = temporary.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname() or not rest.isdecimal() or os.name == "nt":
+        return True  # of another machine, or of a vsearch that did not say whose it is
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def file_sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import DamagedFramesError, LibraryError
-from vsearch.library.disk import TEMPORARY, new_file, put_in_place
+from vsearch.library.disk import TEMPORARY, abandoned, new_file, put_in_place
 from vsearch.library.records import FrameSet, StoredFrames
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class FrameStore:
         times_ms: npt.NDArray[np.int64],
         about: Mapping[str, object] | None = None,
     ) -> StoredFrames:
-        """Write frames and make them last; the catalogue learns of them through `Library.record_indexed`.
+        """Write frames and make them last; the catalogue learns of them through `Library.record_indexed`. Hold the
+        writer's lock meanwhile: frames dropped before, and put again, may else be swept before they are recorded.
 
         vectors (T, D), stored as float16; times_ms (T,) int64, ascending; T >= 1. `about`: what else the file is to
         say of the video, for `description`. Raises LibraryError when the disk is full, ValueError for frames that
@@ -158,8 +159,8 @@ class FrameStore:
         return {path.stem for path in self.folder.glob("??/*.npy")}
 
     def leftovers(self) -> list[Path]:
-        """Temporary files. While a writer is at work they may be alive."""
-        return sorted(self.folder.glob(f"{TEMPORARY}*"))
+        """Temporary files that nobody writes any more."""
+        return sorted(path for path in self.folder.glob(f"{TEMPORARY}*") if abandoned(path))
 
 
 _EXPONENT = 0x7C00  # all ones in float16: not finite

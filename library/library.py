@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
 from vsearch.library import heads, migrations, publishing, queries, reading, recording
+from vsearch.library.backup import back_up
 from vsearch.library.catalogue import (
     Catalogue,
     EncoderRow,
@@ -26,7 +28,7 @@ from vsearch.library.catalogue import (
     connect_sqlite,
     database_errors,
 )
-from vsearch.library.disk import TEMPORARY, disk_errors, new_file, put_in_place
+from vsearch.library.disk import TEMPORARY, abandoned, delete, disk_errors, new_file, put_in_place
 from vsearch.library.location import CATALOGUE
 from vsearch.library.lock import WriterLock
 from vsearch.library.planning import Plan, Scan, make_plan
@@ -93,18 +95,28 @@ class Library(Reading):
             if create and not path.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.mkdir(mode=0o700, exist_ok=True)
-            engine = connect_sqlite(path / CATALOGUE) if url is None else create_engine(url)
-            try:
-                found = migrations.schema_of(engine)
-                if found is None and not create:
-                    raise _none_here(path)
-                if found is None:
-                    migrations.create(engine)
-                else:
-                    migrations.migrate(engine, found, path)
-            except BaseException:
-                engine.dispose()
-                raise
+            with contextlib.ExitStack() as alone:
+                new = url is None and create and not _has_content(path / CATALOGUE)
+                if new:
+                    alone.enter_context(_alone(path))
+                engine = connect_sqlite(path / CATALOGUE) if url is None else create_engine(url)
+                try:
+                    found = migrations.schema_of(engine)
+                    if found is None and not create:
+                        raise _none_here(path)
+                    if found is not None:
+                        migrations.check(found, path)
+                    if found != migrations.latest_schema():
+                        if url is None and not new:
+                            alone.enter_context(_alone(path))
+                        found = migrations.schema_of(engine)  # another may have been quicker
+                        if found is None:
+                            migrations.create(engine)
+                        else:
+                            migrations.migrate(engine, found, path)
+                except BaseException:
+                    engine.dispose()
+                    raise
         return cls(path, Catalogue(engine, path))
 
     @staticmethod
@@ -118,7 +130,19 @@ class Library(Reading):
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the writer's lock; may be nested. Raises LibraryError when another process holds it."""
+        """Hold the writer's lock for a run; may be nested. At its end the catalogue is backed up, if anything has
+        changed. Raises LibraryError when another process holds the lock."""
+        with self._writing():
+            try:
+                yield
+            finally:
+                if self._writers == 1 and self._catalogue.changed and Library.exists(self.path):
+                    self._catalogue.changed = False
+                    back_up(self.path)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the writer's lock; may be nested."""
         with self._mutex:
             if self._writers == 0:
                 self._lock.acquire()
@@ -158,18 +182,18 @@ class Library(Reading):
 
     def apply_plan(self, plan: Plan) -> None:
         """Do everything of a plan that needs no decoding, in one transaction."""
-        with self.writing(), self._catalogue.write() as session:
+        with self._writing(), self._catalogue.write() as session:
             recording.apply_plan(session, self._roots(session), plan)
 
     def keep_head(self, files: Sequence[Path]) -> str:
         """Copy a trained head's files into the library; gives their folder relative to it, for the encoder's spec:
         `spec["head"]["checkpoint"]`, which comes back as an absolute path."""
-        with self.writing():
+        with self._writing():
             return heads.keep(self.path, files)
 
     def register_encoder(self, identity: str, backbone: str, head: str, spec: Mapping[str, object]) -> int:
         """The id of an encoder, recorded at its first use. `spec` must survive JSON."""
-        with self.writing(), self._catalogue.write() as session:
+        with self._writing(), self._catalogue.write() as session:
             row = session.scalars(select(EncoderRow).where(EncoderRow.identity == identity)).first()
             if row is None:
                 row = EncoderRow(identity=identity, backbone=backbone, head=head, spec="")
@@ -197,7 +221,10 @@ class Library(Reading):
         `poster`: a JPEG. Coarse frames (`COARSE_FPS`) are a first look, which those recorded next replace.
         Searchable from the next `publish_update` on.
         """
-        with self.writing():
+        with self._writing():
+            with disk_errors(self.path):
+                if not self.frame_store.path(frames.name).is_file():
+                    raise LibraryError("Another vsearch swept these frames away: run `vsearch index` again.")
             if poster is not None:
                 self._write_poster(fingerprint, poster)
             with self._catalogue.write() as session:
@@ -219,7 +246,7 @@ class Library(Reading):
 
         fingerprint None: not even read; a known video then stays as it was, with its frames.
         """
-        with self.writing(), self._catalogue.write() as session:
+        with self._writing(), self._catalogue.write() as session:
             recording.record_failed(session, self._roots(session), files, fingerprint, reason)
 
     def frame_sets_without_moments(self, encoder_id: int) -> list[FrameSetInfo]:
@@ -231,7 +258,7 @@ class Library(Reading):
         self, encoder_id: int, moments: Mapping[int, Sequence[NewMoment]]
     ) -> dict[int, tuple[int, ...]]:
         """Record an encoder's moments of stored frame sets (by id); gives the ids in the given order."""
-        with self.writing(), self._catalogue.write() as session:
+        with self._writing(), self._catalogue.write() as session:
             return recording.add_moments(session, encoder_id, moments)
 
     # The index
@@ -240,7 +267,7 @@ class Library(Reading):
         self, encoder_id: int, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]
     ) -> Generation:
         """Switch to a new generation of exactly these vectors: (N,) moment ids, (N, D) unit vectors."""
-        with self.writing():
+        with self._writing():
             return publishing.publish(
                 self._catalogue, self.path, encoder_id, [(ids, vectors)], None, carry_over=False
             )
@@ -261,7 +288,7 @@ class Library(Reading):
         the live generation back when nothing changed. The former one stays on disk for `switch`. `each` applies
         `embed` to the videos: `map`, or what does so on several threads.
         """
-        with self.writing():
+        with self._writing():
             return publishing.publish(
                 self._catalogue, self.path, encoder_id, new_vectors, embed, carry_over=carry_over, each=each
             )
@@ -280,7 +307,7 @@ class Library(Reading):
 
     def switch(self, generation_id: int) -> Generation:
         """Let a kept generation answer (roll back, or forward again)."""
-        with self.writing():
+        with self._writing():
             return publishing.switch(self._catalogue, self.path, generation_id)
 
     # Questions
@@ -337,7 +364,7 @@ class Library(Reading):
 
     @contextlib.contextmanager
     def _noting(self, patience_ms: int) -> Iterator[Ask]:
-        with self._catalogue.write(patience_ms) as session:
+        with self._catalogue.write(patience_ms, note=True) as session:
             yield asking(session)
 
     def _roots(self, session: Session) -> Roots:
@@ -352,7 +379,7 @@ class Library(Reading):
     def _sweep(self) -> None:
         """Delete what earlier runs left: garbage of committed changes, and temporary files of killed ones."""
         for leftover in self.leftovers():
-            leftover.unlink(missing_ok=True)
+            delete(leftover)
         with self._catalogue.read() as session:
             rows = list(session.scalars(select(GarbageRow.file)))
             if not rows:
@@ -360,21 +387,58 @@ class Library(Reading):
             needed = {f"frames/{name[:2]}/{name}.npy" for name in session.scalars(select(FrameSetRow.file))}
             prints = session.scalars(select(VideoRow.fingerprint).distinct())
             needed |= {recording.thumb_name(each) for each in prints if each is not None}
-        for name in rows:
+            for generation in session.scalars(select(GenerationRow)):
+                needed |= publishing.index_files(generation).keys()
+        for name in rows:  # committed and synced, so no power cut brings a row back that needs the file
             if name not in needed:
-                (self.path / name).unlink(missing_ok=True)
+                delete(self.path / name)
         with self._catalogue.write() as session:
             session.query(GarbageRow).delete()
 
     def leftovers(self) -> list[Path]:
-        """Temporary files; of a killed run, unless a writer is at work."""
+        """Temporary files of killed runs."""
         folders = [
+            self.path,
             self.path / "index",
             *(self.path / "thumbs").glob("??"),
             *(self.path / heads.HEADS).glob("*"),
         ]
         found = [path for folder in folders for path in folder.glob(f"{TEMPORARY}*")]
-        return sorted(found + self.frame_store.leftovers())
+        return sorted([*filter(abandoned, found), *self.frame_store.leftovers()])
+
+
+_PATIENCE_S = 5.0  # for another process that makes the library or brings it up to date
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the writer's lock while the schema is made. Raises LibraryError when a run holds it for longer."""
+    lock = WriterLock(path / "index.lock")
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            lock.acquire()
+            break
+        except LibraryError as error:
+            if not lock.busy:
+                raise
+            if time.monotonic() > until:
+                raise LibraryError(
+                    f"The library at {path} must first be brought to this vsearch's form, and that is not possible "
+                    f"now: {error}"
+                ) from error
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _check_new(path: Path, create: bool) -> None:

@@ -25,14 +25,17 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle: int | None = None
+        self.busy = False  # at the last try another had it
 
     def acquire(self) -> None:
         """Raises LibraryError, naming the holder, when another process (or library object) has it."""
         with disk_errors(self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, mode_like(self._path.parent) & 0o666)
         try:
+            self.busy = False
             _lock(handle)
         except OSError as error:
+            self.busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 holder = _describe(handle)
                 os.close(handle)

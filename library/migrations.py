@@ -7,7 +7,6 @@ brings an existing catalogue to the same shape (a test compares the two).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +54,12 @@ def schema_of(engine: Engine) -> int | None:
         if "meta" in tables:
             found = connection.execute(text("SELECT value FROM meta WHERE key = 'schema'")).scalar()
             if found is not None:
-                return int(found)
+                try:
+                    return int(found)
+                except ValueError:
+                    raise LibraryError(
+                        f"The catalogue is damaged (its schema is {found!r}): run `vsearch verify --repair`."
+                    ) from None
     raise LibraryError("The catalogue is not one of vsearch: choose another folder with --library.")
 
 
@@ -71,22 +75,25 @@ def create(engine: Engine) -> None:
         )
 
 
-def migrate(engine: Engine, found: int, folder: Path) -> None:
-    """Bring an older catalogue up to date. Raises LibraryError for one made by a newer vsearch."""
+def check(found: int, folder: Path) -> None:
+    """Raises LibraryError for a catalogue made by a newer vsearch."""
     if found > latest_schema():
         raise LibraryError(
             f"The library {folder} was made by a newer vsearch (schema {found}, this one knows "
             f"{latest_schema()}): upgrade with `pip install -U vsearch`."
         )
+
+
+def migrate(engine: Engine, found: int, folder: Path) -> None:
+    """Bring an older catalogue up to date, under the writer's lock."""
     if found == latest_schema():
         return
     from sqlalchemy import text
 
+    from vsearch.library.backup import copy_catalogue
+
     if engine.dialect.name == "sqlite":
-        backup = folder / f"catalogue.schema{found}.sqlite"
-        backup.unlink(missing_ok=True)
-        with contextlib.closing(engine.raw_connection()) as connection:  # outside any transaction
-            connection.cursor().execute("VACUUM INTO ?", (str(backup),))
+        copy_catalogue(folder, f"catalogue.schema{found}.sqlite")
     with engine.execution_options(vsearch_immediate=True).begin() as connection:
         for step in STEPS[found - FIRST_SCHEMA :]:
             step(connection)

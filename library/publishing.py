@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, String, cast, delete, exists, func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vsearch.errors import DamagedFramesError, LibraryError
@@ -164,8 +165,18 @@ def publish(
             prune(session)
             return to_generation(row)
     except BaseException:
-        remove(folder, *new.new)
+        if not _entered(catalogue, row.file):
+            remove(folder, *new.new)
         raise
+
+
+def _entered(catalogue: Catalogue, file: str) -> bool:
+    """Whether the catalogue names an index file, or may: a commit can be on the disk though it ended in an error."""
+    try:
+        with catalogue.read() as session:
+            return bool(session.scalar(select(exists().where(GenerationRow.file == file))))
+    except (LibraryError, SQLAlchemyError):
+        return True
 
 
 def switch(catalogue: Catalogue, folder: Path, generation_id: int) -> Generation:

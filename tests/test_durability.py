@@ -1,0 +1,361 @@
+"""What a power cut may find: the order in which files are written, synced, named, committed and deleted.
+
+A disk keeps what was synced and may lose or keep anything else. So what a commit names must be on the disk before it,
+and what a commit gives up may go only after it is there itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import event
+
+from vsearch.errors import LibraryError
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Scan
+from vsearch.library.backup import FORMER, NEWEST
+from vsearch.library.lock import WriterLock
+
+WHOLE = (NewMoment(0, 10_000, 0, 20),)
+
+
+def embed(vectors: np.ndarray, times_ms: np.ndarray, moments: list[NewMoment]) -> np.ndarray:
+    return np.eye(8, dtype=np.float32)[[0] * len(moments)]
+
+
+def run(library: Library, *names: str, salt: int = 0) -> None:
+    """An indexing run over files of these names."""
+    folder = library.path.parent
+    files = tuple(FoundFile(folder / f"{name}.mp4", 1, salt) for name in names)
+    with library.writing():
+        encoder_id = library.register_encoder("bb+mean", "bb", "mean", {})
+        plan = library.plan(Scan((folder,), files), lambda path: path.stem, "bb", 2.0)
+        library.apply_plan(plan)
+        for job in plan.jobs:
+            put(library, job.fingerprint, encoder_id, job.files)
+        if not library.up_to_date(encoder_id):
+            library.publish_update(encoder_id, embed=embed)
+
+
+def put(library: Library, content: str, encoder_id: int, files: tuple[FoundFile, ...]) -> None:
+    vectors = np.random.default_rng(ord(content)).normal(size=(20, 8))
+    library.record_indexed(
+        files=files,
+        fingerprint=content,
+        media=MediaInfo("mov,mp4", "h264", 320, 240, 0, 10_000, 25.0),
+        covered_ms=10_000,
+        frames=library.frame_store.put(content, "bb", 2.0, vectors, np.arange(20) * 500),
+        encoder_id=encoder_id,
+        moments=WHOLE,
+        poster=b"jpeg",
+    )
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[Library]:
+    with Library.open(tmp_path / ".vsearch", create=True) as opened:
+        run(opened, "a", "b")
+        yield opened
+
+
+Event = tuple[str, str]  # what, and the file's or folder's name below the library
+
+
+@pytest.fixture
+def events(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """Everything that matters to a power cut, in order, from here on."""
+    seen: list[Event] = []
+
+    def below(path: object) -> str:
+        return os.path.relpath(os.fspath(path), library.path)
+
+    def noted(name: str, real: object, which: int) -> None:
+        def call(*arguments: object, **named: object) -> object:
+            seen.append((name, below(arguments[which])))
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    noted("unlink", os.unlink, 0)
+    noted("remove", os.remove, 0)
+    noted("replace", os.replace, 1)
+    fsync = os.fsync
+
+    def synced(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}")
+        seen.append(("fsync", below(path.readlink())))
+        seen.append(("synced", str(os.fstat(handle).st_ino)))
+        fsync(handle)
+
+    if Path("/proc/self/fd").is_dir():
+        monkeypatch.setattr(os, "fsync", synced)
+    else:
+        pytest.skip("which file is synced cannot be seen here")
+
+    @event.listens_for(library._catalogue.engine, "commit")
+    def _committed(connection: object) -> None:
+        (level,) = connection.exec_driver_sql("PRAGMA synchronous").one()
+        seen.append(("commit", {0: "off", 1: "normal", 2: "full", 3: "extra"}[level]))
+
+    return seen
+
+
+def files_named(library: Library) -> list[str]:
+    with sqlite3.connect(library.path / "catalogue.sqlite") as catalogue:
+        frames = [f"frames/{f[:2]}/{f}.npy" for (f,) in catalogue.execute("SELECT file FROM frame_sets")]
+        indexes = [f"index/{f}" for (f,) in catalogue.execute("SELECT file FROM generations")]
+    catalogue.close()
+    return frames + indexes
+
+
+def test_what_a_commit_names_is_synced_and_has_its_name_before_it(
+    library: Library, events: list[Event]
+) -> None:
+    before = set(files_named(library))
+    run(library, "a", "b", "c")
+    new = set(files_named(library)) - before
+    assert len(new) == 2  # frames and index
+    commits = [i for i, (what, _) in enumerate(events) if what == "commit"]
+    for name in new:
+        content = events.index(("synced", str((library.path / name).stat().st_ino)))
+        named = events.index(("replace", name))
+        folder = events.index(("fsync", os.path.dirname(name)), named)
+        assert content < named < folder < max(commits)
+        # nothing is committed between the name and its folder: the commit could name what is not there
+        assert not [i for i in commits if named < i < folder]
+
+
+def test_what_changes_files_is_committed_to_the_disk_itself(library: Library, events: list[Event]) -> None:
+    run(library, "a", "b", "c")
+    library.forget([library.find_video("c.mp4")])
+    levels = {level for what, level in events if what == "commit"}
+    assert levels == {"full"}
+
+
+def test_a_note_waits_for_no_disk(library: Library, events: list[Event]) -> None:
+    library.cache_text(1, "a sentence", np.ones(8, np.float32))
+    assert library.remember("key", "value")
+    assert events == [("commit", "normal"), ("commit", "normal")]
+
+
+def test_files_are_deleted_after_the_commit_that_gives_them_up(library: Library, events: list[Event]) -> None:
+    gone = set(files_named(library))
+    library.forget([library.find_video("b.mp4")])
+    run(library, "a", "c")
+    library.forget([library.find_video("c.mp4")])
+    gone -= set(files_named(library))
+    assert len(gone) >= 2
+    for name in gone:
+        deleted = next(
+            i for i, (what, which) in enumerate(events) if what in ("unlink", "remove") and which == name
+        )
+        assert ("commit", "full") in events[:deleted]
+    assert not [path for path in gone if (library.path / path).exists()]
+
+
+@pytest.mark.parametrize("kind", ["frames", "index", "thumbs"])
+def test_garbage_that_is_needed_again_is_not_deleted(library: Library, kind: str) -> None:
+    needed = next(p for p in sorted((library.path / kind).rglob("*")) if p.is_file())
+    with sqlite3.connect(library.path / "catalogue.sqlite") as catalogue:
+        catalogue.execute("INSERT INTO garbage VALUES (?)", [str(needed.relative_to(library.path))])
+    catalogue.close()
+    with library.writing():
+        assert needed.is_file()
+    assert library.verify().clean
+
+
+def test_frames_dropped_and_put_again_in_one_run_stay(library: Library) -> None:
+    library.forget([library.find_video("b.mp4")])
+    run(library, "a", "b", salt=1)
+    with library.writing():
+        pass
+    assert library.verify().clean
+
+
+def test_temporary_files_of_a_writer_at_work_are_left_alone_and_those_of_a_dead_one_go(
+    library: Library,
+) -> None:
+    program = f"""
+        import sys
+        from pathlib import Path
+        from vsearch.library.disk import new_file
+        with new_file(Path({str(library.path / "frames")!r})) as (file, temporary):
+            file.write(b"half")
+            print(temporary, flush=True)
+            sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as writer:  # fmt: skip
+        assert writer.stdout is not None
+        temporary = Path(writer.stdout.readline().strip())
+        with library.writing():
+            assert temporary.is_file()
+        writer.kill()
+        writer.wait()
+    with library.writing():
+        assert not temporary.exists()
+
+
+def test_frames_that_another_swept_are_not_recorded(library: Library) -> None:
+    vectors = np.ones((20, 8))
+    stored = library.frame_store.put("z", "bb", 2.0, vectors, np.arange(20) * 500)
+    library.frame_store.path(stored.name).unlink()
+    with pytest.raises(LibraryError, match="run `vsearch index` again"):
+        library.record_indexed(
+            files=(FoundFile(library.path.parent / "z.mp4", 1, 1),), fingerprint="z",
+            media=MediaInfo("mov,mp4", "h264", 320, 240, 0, 10_000, 25.0), covered_ms=10_000,
+            frames=stored, encoder_id=1, moments=WHOLE,
+        )  # fmt: skip
+    assert library.verify().clean
+
+
+def test_an_error_after_the_commit_leaves_the_new_index_where_it_is(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = library._catalogue.write
+    from contextlib import contextmanager
+
+    @contextmanager
+    def interrupted(*arguments: object, **named: object) -> Iterator[object]:
+        with write(*arguments, **named) as session:
+            yield session
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(library._catalogue, "write", interrupted)
+    from vsearch.library import publishing
+
+    with pytest.raises(KeyboardInterrupt):
+        publishing.publish(
+            library._catalogue, library.path, 1, [(np.array([1, 2]), np.eye(8, dtype=np.float32)[:2])], None,
+            carry_over=False,
+        )  # fmt: skip
+    assert library.open_live().generation.count == 2
+
+
+# Backups
+
+
+def videos_in(backup: Path) -> int:
+    with sqlite3.connect(backup) as catalogue:
+        (count,) = catalogue.execute("SELECT count(*) FROM videos").fetchone()
+    catalogue.close()
+    return int(count)
+
+
+def test_each_run_that_changed_something_leaves_a_backup_and_the_newest_two_stay(library: Library) -> None:
+    assert videos_in(library.path / NEWEST) == 2
+    run(library, "a", "b", "c")
+    run(library, "a", "b", "c", "d")
+    assert (videos_in(library.path / NEWEST), videos_in(library.path / FORMER)) == (4, 3)
+    assert len(list(library.path.glob("catalogue.backup*"))) == 2
+    library.forget([library.find_video("d.mp4")])
+    assert (videos_in(library.path / NEWEST), videos_in(library.path / FORMER)) == (3, 4)
+
+
+def test_what_changes_nothing_makes_no_backup(library: Library) -> None:
+    before = (library.path / NEWEST).stat()
+    run(library, "a", "b")
+    library.cache_text(1, "a sentence", np.ones(8, np.float32))
+    with library.writing():
+        pass
+    assert (library.path / NEWEST).stat() == before
+
+
+def test_a_backup_is_synced_before_it_takes_the_place_of_the_former(
+    library: Library, events: list[Event]
+) -> None:
+    run(library, "a", "b", "c")
+    inode = str((library.path / NEWEST).stat().st_ino)
+    placed = events.index(("replace", NEWEST))
+    assert events.index(("synced", inode)) < events.index(("replace", FORMER)) < placed
+    assert ("fsync", ".") in events[placed:]
+
+
+def test_a_backup_is_as_private_as_the_library_and_a_damaged_catalogue_does_not_replace_it(
+    library: Library,
+) -> None:
+    assert (library.path / NEWEST).stat().st_mode & 0o077 == 0
+    with library.writing():
+        library.register_encoder("bb+other", "bb", "other", {})
+        kept = (library.path / NEWEST).read_bytes()
+        with sqlite3.connect(library.path / "catalogue.sqlite") as catalogue:
+            catalogue.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (page,) = catalogue.execute("SELECT rootpage FROM sqlite_master WHERE name = 'videos'").fetchone()
+            (size,) = catalogue.execute("PRAGMA page_size").fetchone()
+        catalogue.close()
+        with (library.path / "catalogue.sqlite").open("r+b") as file:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+    assert (library.path / NEWEST).read_bytes() == kept
+
+
+# Made and brought up to date by one at a time
+
+
+def test_two_that_make_the_library_at_once_both_have_it(tmp_path: Path) -> None:
+    program = f"""
+        from pathlib import Path
+        from vsearch.library import Library
+        with Library.open(Path({str(tmp_path / "library")!r}), create=True) as library:
+            print(len(library.videos()))
+    """
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    assert [each.communicate() for each in started] == [("0\n", "")] * 4
+
+
+def make_older(library: Library) -> None:
+    library.close()
+    with sqlite3.connect(library.path / "catalogue.sqlite") as catalogue:
+        catalogue.execute("ALTER TABLE videos DROP COLUMN start_ms")
+        catalogue.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+    catalogue.close()
+
+
+def test_an_older_library_is_not_touched_while_a_run_of_the_older_version_is_active(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsearch.library.library._PATIENCE_S", 0.1)
+    make_older(library)
+    lock = WriterLock(library.path / "index.lock")
+    lock.acquire()
+    before = (library.path / "catalogue.sqlite").read_bytes()
+    with pytest.raises(LibraryError, match="must first be brought to this vsearch's form"):
+        Library.open(library.path)
+    assert (library.path / "catalogue.sqlite").read_bytes() == before
+    lock.release()
+    with Library.open(library.path) as opened:
+        assert len(opened.videos()) == 2
+
+
+def test_several_that_find_an_older_library_bring_it_up_to_date_once(library: Library) -> None:
+    make_older(library)
+    program = f"""
+        from pathlib import Path
+        from vsearch.library import Library
+        with Library.open(Path({str(library.path)!r})) as library:
+            print(len(library.videos()))
+    """
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    assert [each.communicate() for each in started] == [("2\n", "")] * 4
+    assert videos_in(library.path / "catalogue.schema2.sqlite") == 2
