@@ -78,7 +78,11 @@ class Source(Protocol):
     """An opened video. `frames` yields pictures in order of presentation; it may leave out those that end
     before `wanted()`, the next target in seconds. Afterwards `damage` says what was lost on the way."""
 
-    info: MediaInfo
+    @property
+    def info(self) -> MediaInfo: ...
+
+    def duration_ms(self, covered_s: float) -> int:
+        """Of the whole video, once all is read and pictures cover so many seconds."""
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]: ...
 
@@ -119,7 +123,7 @@ def decode(path: Path, options: DecodeOptions, sink: Sink) -> Outcome:
         targets = _Targets(options.fps)
         count = 0
         last_ms = -1
-        with _Poster(source.info.duration_ms * _POSTER_AT, sink) as poster:
+        with _Poster(source, sink) as poster:
             for time_s, shown in _sample(source.frames(targets.next_s), targets, sink):
                 last_ms = max(last_ms + 1, round(time_s * 1000))
                 image = shown.image
@@ -132,7 +136,7 @@ def decode(path: Path, options: DecodeOptions, sink: Sink) -> Outcome:
         partial = source.damage(targets.covered_s)
         if targets.too_long:
             partial = f"longer than {MAX_DURATION_S / 3600:.0f} hours; only so much of it is indexed"
-        duration_ms = max(source.info.duration_ms, covered_ms)
+        duration_ms = source.duration_ms(targets.covered_s)
         return Outcome(replace(source.info, duration_ms=duration_ms), count, covered_ms, partial)
     finally:
         source.close()
@@ -145,7 +149,7 @@ def _first_look(path: Path, options: DecodeOptions, every_s: float, sink: Sink) 
     try:
         sink.info(source.info)
         count, last_ms, covered_s = 0, -1, 0.0
-        with _Poster(source.info.duration_ms * _POSTER_AT, sink) as poster:
+        with _Poster(source, sink) as poster:
             for shown in source.keyframes(every_s):
                 if shown.start_s > MAX_DURATION_S:
                     break
@@ -154,7 +158,7 @@ def _first_look(path: Path, options: DecodeOptions, every_s: float, sink: Sink) 
                 sink.progress(last_ms)
                 poster.consider(last_ms, shown.image, shown)
                 count, covered_s = count + 1, max(covered_s, shown.end_s)
-        covered_ms = max(source.info.duration_ms, round(covered_s * 1000))
+        covered_ms = source.duration_ms(covered_s)
         return Outcome(replace(source.info, duration_ms=covered_ms), count, covered_ms, None)
     finally:
         source.close()
@@ -234,8 +238,8 @@ class _Poster:
     """Chooses the picture that stands for a video: past the beginning, and not plain black or white. Leaving the
     block of a `with` draws it, unless that was done."""
 
-    def __init__(self, not_before_ms: float, sink: Sink) -> None:
-        self._not_before_ms = not_before_ms
+    def __init__(self, source: Source, sink: Sink) -> None:
+        self._source = source
         self._sink = sink
         self._contrast = -1.0
         self._settled = False
@@ -246,7 +250,7 @@ class _Poster:
         if self._settled:
             return
         self._seen += 1
-        late = time_ms >= self._not_before_ms
+        late = time_ms >= self._source.info.duration_ms * _POSTER_AT
         if self._contrast < 0 or late:
             contrast = float(np.std(image[::4, ::4].mean(axis=2)))  # a sixteenth of the pixels tells as much
             if contrast > self._contrast or (late and contrast >= _POSTER_CONTRAST):

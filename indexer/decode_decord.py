@@ -20,9 +20,10 @@ from vsearch.errors import MediaError
 from vsearch.indexer.decode import DecodeOptions, Shown, clock
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import Image, encode_jpeg, poster_size
+from vsearch.indexer.sniff import MPEG, MPEGTS
 
 # Pictures a whole group late in .ts and a hang at the end of some, open groups in HEVC (benchmarks/decoders.py)
-_WRONG = {"mpegts", "mpeg", "hevc"}
+_WRONG = {MPEGTS, MPEG, "hevc"}
 
 
 class DecordSource:
@@ -61,6 +62,9 @@ class DecordSource:
         for index, (start, end) in enumerate(self._stamps - zero_s):
             draw = partial(self._read, index)
             yield Shown(float(start), float(end), partial(self._square, draw), partial(self._poster, draw))
+
+    def duration_ms(self, covered_s: float) -> int:
+        return max(self.info.duration_ms, round(covered_s * 1000))
 
     def damage(self, covered_s: float) -> str | None:
         expected_s = self.info.duration_ms / 1000

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 
 def keyframes(
-    container: InputContainer, stream: VideoStream, every_s: float, zero_s: float, *, seekable: bool
+    packets: Iterable[Packet[Any]],
+    stream: VideoStream,
+    every_s: float,
+    zero_s: float,
+    seek: Callable[[int], None] | None,
 ) -> Iterator[tuple[VideoFrame, float]]:
     """(picture, seconds from `zero_s`) of the first keyframe after every `every_s` seconds, the one at 0 not among
-    them. What cannot be decoded is left out; reading ends where the file cannot be read or its clock starts anew.
+    them. What cannot be decoded is left out.
 
-    `seekable`: reach each by the container's index, without reading what lies between.
+    `seek`: reach each by the container's index, without reading what lies between; `packets` then go on at or before
+    the time stamp asked for.
     """
-    import av
-
     last_s = 0.0
-    packets = container.demux(stream)
     while True:
         target_s = last_s + every_s
-        if seekable:
-            try:
-                container.seek(int((target_s + zero_s) / stream.time_base), stream=stream, backward=False)  # type: ignore[operator]
-            except av.FFmpegError:
-                return  # there is none behind
-            packets = container.demux(stream)
-        try:
-            packet = next(packets, None)
-            if packet is not None and seekable and _time_s(packet, zero_s, last_s) <= last_s:
-                seekable = False  # the index is of no use: read on from here
-            packet = _next_keyframe(chain([packet] if packet else [], packets), target_s, zero_s, last_s)
-        except av.FFmpegError:
-            return
+        if seek:
+            seek(int((target_s + zero_s) / stream.time_base))  # type: ignore[operator]
+        reading = iter(packets)
+        packet = next(reading, None)
+        if packet is not None and seek and _time_s(packet, zero_s, target_s) < last_s:
+            seek = None  # the index is of no use: read on from here
+        packet = _next_keyframe(chain([packet] if packet else [], reading), target_s, zero_s, last_s)
         if packet is None:
             return
         time_s = _time_s(packet, zero_s, last_s)

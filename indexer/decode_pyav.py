@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
 from vsearch.indexer.decode_keyframes import keyframes
+from vsearch.indexer.decode_packets import AviSlots, Packets
 from vsearch.indexer.decode_thin import thinning
+from vsearch.indexer.decode_units import is_header
 from vsearch.indexer.picture import Kept, StoredPicture, orientation_of, render, render_poster, shown_size
 from vsearch.indexer.probe import (
     MediaInfo,
     codec_name,
     cut_short,
+    is_one_segment,
     open_video,
     pixel_aspect,
     stream_duration_s,
 )
+from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.frame import VideoFrame
 
-# These have an index to seek by; seeking in .ts and .avi lands wrong.
-_SEEKABLE = {"mp4", "matroska"}
-_FIRST_GAP_S = 4.0  # shorter gaps are read through: a seek, too, decodes from a keyframe on
-# Clocks of broadcast streams may restart; FFmpeg's tools take a jump of 10 s for that (dts_delta_threshold).
-_JUMP_S = {"mpegts": 10.0, "mpeg": 10.0, "mp4": float("inf"), "matroska": float("inf")}
-_OTHER_JUMP_S = 600.0
-_GUESSES_DURATION = {"avi", "asf"}  # FFmpeg estimates it from the file's size, also when that is cut short
+_BY_INDEX = (MP4, MATROSKA)  # are sought in by their index; others are read on, packets undecoded
+_GAP_S = 4.0  # shorter gaps are read through: a seek, too, decodes from a keyframe on
+_GUESSES_DURATION = (AVI, ASF)  # FFmpeg estimates it from the file's size, also when that is cut short
+_EPSILON_S = 1e-6
 _MAX_LEAD_S = 3600.0  # of sound before the first picture
 
 
@@ -49,14 +51,17 @@ class PyavSource:
         self._path = path
         self._options = options
         self._lost_packets = 0
-        self._read_error: str | None = None
         self._open()
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._step_s = float(1 / rate) if rate else 0.04
-        self._timeline = _Timeline(_JUMP_S.get(self._name, _OTHER_JUMP_S), self._step_s)
+        self._timeline = _Timeline(self._step_s)
+        self._packets = Packets(path, self._container, self._stream, self._name, self._step_s)
         self._thin = None
-        if self._name in _SEEKABLE and options.keyframes_every_s is None and isfinite(options.fps):
+        if self._name in _BY_INDEX and options.keyframes_every_s is None and math.isfinite(options.fps):
             self._thin = thinning(self._stream, self._options.fps)
+        self._by_index = self._name in _BY_INDEX and not (self._name == MATROSKA and not is_one_segment(path))
+        self._skip_to: int | None = None  # ticks
+        self._latest_s = 0.0
         decoded = self._decoded()
         try:
             first = next(decoded, None)
@@ -70,29 +75,42 @@ class PyavSource:
             self._thin = None  # fields may come alone
         self.zero_s, self.first_s = self._presentation_start(first)
         self.stream_index = self._stream.index
-        self.info, self._expected_s, self._expected_is_exact = self._describe(
+        self._info, self._expected_s, self._expected_is_exact = self._describe(
             first, self.first_s, float(rate or 0)
         )
         self._ahead = chain([first], decoded)
+
+    @property
+    def info(self) -> MediaInfo:
+        """Its duration is an estimate while a clock that started again makes nonsense of the declared one."""
+        if self._packets.mended and self._packets.progress:
+            reached_s, share = self._packets.progress
+            return replace(self._info, duration_ms=round(1000 * (reached_s - self.zero_s) / share))
+        return self._info
+
+    def duration_ms(self, covered_s: float) -> int:
+        """Of the whole, once all is read and pictures cover so much."""
+        return round(1000 * covered_s) if self._packets.mended else max(
+            self._info.duration_ms, round(1000 * covered_s)
+        )  # fmt: skip
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]:
         decoded: Iterator[VideoFrame] = self._ahead
         if self._thin:
             self._thin.begin(wanted, self.zero_s)
-        gap_s = _FIRST_GAP_S if self._name in _SEEKABLE else float("inf")
+        gap_s = _GAP_S
         last_s = float("-inf")
         sought_s: float | None = None  # the target of a seek whose landing is not checked yet
         while True:
             frame = next(decoded, None)
             start_s = self._timeline.place(frame) - self.zero_s if frame else float("inf")
             if sought_s is not None:
-                if (
-                    start_s > sought_s
-                ):  # behind the target: this file cannot be sought in; read it from the start
-                    gap_s, sought_s = float("inf"), None
-                    self.close()
-                    self._open()
-                    self._timeline.restart()
+                if start_s > sought_s + _EPSILON_S:  # behind the target
+                    # This file's index is wrong, or its keyframes are none: read it from the start, the second time
+                    # picture by picture.
+                    gap_s = gap_s if self._by_index else float("inf")
+                    self._by_index, sought_s = False, None
+                    self._reopen()
                     decoded = self._decoded()
                     continue
                 if start_s <= last_s:  # nothing gained: keyframes are further apart than this
@@ -102,32 +120,36 @@ class PyavSource:
                 return
             if start_s <= last_s:
                 continue
+            self._latest_s = start_s
             yield self._shown(frame, start_s)
             last_s = start_s
-            if wanted() - start_s > gap_s:
-                sought_s = wanted()
-                self._timeline.restart()
-                self._seek(sought_s + self.zero_s)
-                decoded = self._decoded()
+            target_s = wanted()
+            if gap_s < target_s - start_s < float("inf"):
+                sought_s = target_s
+                self._skip_to = self._ticks_of(target_s)
+                if self._by_index and not self._packets.mended:
+                    self._seek(self._skip_to)
+                    decoded = self._decoded()
 
     @property
     def shift_s(self) -> float:
         """What the latest picture's time stamp takes to be its time: other streams of the file take the same."""
-        return self._timeline.shift_s - self.zero_s
+        return self._packets.shift_s(self._latest_s + self.zero_s) - self.zero_s
 
     def keyframes(self, every_s: float) -> Iterator[Shown]:
         """The first picture, then keyframes at least `every_s` apart, each by itself."""
         first = next(self._ahead)
-        zero_s = self.zero_s
-        yield self._shown(first, self._timeline.place(first) - zero_s)
-        seekable = self._name in _SEEKABLE
-        for frame, start_s in keyframes(self._container, self._stream, every_s, zero_s, seekable=seekable):
+        yield self._shown(first, self._timeline.place(first) - self.zero_s)
+        seek = self._seek if self._by_index else None
+        for frame, start_s in keyframes(self._packets, self._stream, every_s, self.zero_s, seek):
             yield self._shown(frame, start_s)
 
     def damage(self, covered_s: float) -> str | None:
         cut = cut_short(self._path, self._name)
         lost = self._lost_packets
-        expected = None if self._timeline.mended else self._expected_s
+        if self._packets.end is not None:  # a picture that stays may be told to stay
+            covered_s = max(covered_s, self._packets.end * self._base_s - self.zero_s)
+        expected = None if self._packets.mended else self._expected_s
         complete = expected is not None and covered_s >= expected - 3 * self._step_s
         if cut and (self._name in _GUESSES_DURATION or (complete and not self._expected_is_exact)):
             expected = None
@@ -138,11 +160,15 @@ class PyavSource:
             cut
             or (
                 covered_s < expected - max(1.0, 0.02 * expected)
-                and (self._expected_is_exact or self._read_error or lost)
+                and (self._expected_is_exact or self._packets.read_fault or lost)
             )
         ):
-            why = "the file is cut short" if cut else self._read_error or "the rest is damaged or missing"
+            why = "the file is cut short" if cut else "the rest is damaged or missing"
             return f"only {clock(covered_s)} of {clock(expected)} could be decoded: {why}"
+        if self._packets.hole_s:
+            since_s, until_s = (max(0.0, stamp_s - self.zero_s) for stamp_s in self._packets.hole_s)
+            more = ", and more further on" if self._packets.holes > 1 else ""
+            return f"damaged: nothing from {clock(since_s)} to {clock(until_s)} could be read{more}"
         if lost:
             return f"damaged: {lost} of its pictures could not be decoded" if lost > 1 else (
                 "damaged: one of its pictures could not be decoded"
@@ -154,6 +180,7 @@ class PyavSource:
 
     def _open(self) -> None:
         self._container, self._stream, self._name = open_video(self._path, self._options.max_pixels)
+        self._base_s = float(self._stream.time_base or 0)
         self._aspect = pixel_aspect(self._stream)
         self._kept = Kept()
         codec = self._stream.codec_context
@@ -161,51 +188,73 @@ class PyavSource:
         codec.thread_type = "AUTO" if self._options.threads > 1 else "NONE"
         codec.options = {"max_pixels": str(self._options.max_pixels)}
 
-    def _decoded(self) -> Iterator[VideoFrame]:
-        """Every picture from here on; damaged packets are counted and left out."""
+    def _reopen(self) -> None:
+        self.close()
+        self._open()
+        self._skip_to = None
+        self._packets.attach(self._container, self._stream)
+        self._timeline.restart()
+
+    def _seek(self, ticks: int) -> None:
+        """By the container's index; where reading then goes on is checked like any landing."""
         import av
 
-        packets: Iterator[Packet[Any]] = self._container.demux(self._stream)
+        with contextlib.suppress(av.FFmpegError):
+            self._container.seek(ticks, stream=self._stream)
+        self._packets.attach(self._container, self._stream)
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        """Every picture from here on; damaged packets are counted and left out. When there is `_skip_to`, those between
+        the picture in hand and the last keyframe before it are not decoded."""
+        import av
+
+        packets: Iterator[Packet[Any]] = iter(self._packets)
         if self._thin:
             packets = self._thin.needed(packets)
-        slots = _AviSlots() if self._name == "avi" and self._stream.codec_context.has_b_frames else None
+        codec = self._stream.codec_context
+        slots = AviSlots() if self._name == AVI and codec.has_b_frames else None
+        landed: deque[Packet[Any]] = deque()
+        floor: int | None = None  # of pictures that need some from before the landing
         while True:
             try:
-                packet = next(packets, None)
+                if self._skip_to is not None:
+                    rest = chain(tuple(landed), packets)
+                    landing = self._packets.landing(rest, self._skip_to, in_slots=slots is not None)
+                    landed, self._skip_to = deque(landing.packets), None
+                    if landing.key is not None:
+                        floor = landing.key
+                        codec.flush_buffers()
+                        self._timeline.restart()
+                        if slots:
+                            slots.clear()
+                packet = landed.popleft() if landed else next(packets, None)
+                if slots and packet:
+                    slots.fill(packet)
+                frames = packet.decode() if packet else codec.decode(None)
             except MemoryError as error:
-                raise MediaError(self._needs_memory()) from error
-            except av.FFmpegError as error:
-                self._read_error = f"the file cannot be read further ({error.strerror})"
-                packet = None
-            if slots and packet:
-                slots.fill(packet)
-            try:
-                frames = packet.decode() if packet else self._stream.codec_context.decode(None)
-            except MemoryError as error:
-                raise MediaError(self._needs_memory()) from error
+                limit = self._options.memory_limit_bytes / (1 << 30)
+                raise MediaError(f"needs more than {limit:.1f} GB of memory to decode") from error
             except EOFError:  # the decoder was flushed by the last packet
                 frames = []
             except av.FFmpegError:
-                self._lost_packets += 1
+                if packet and not is_header(codec.name, packet):  # of another part of a chained file
+                    self._lost_packets += 1
                 frames = []
                 if slots:
                     slots.drop_last()
             for frame in frames:
+                if packet is None and self._stream.time_base:
+                    frame.time_base = self._stream.time_base
                 if slots:
                     slots.place(frame)
-                yield frame
+                if floor is None or frame.pts is None or frame.pts >= floor:
+                    yield frame
             if packet is None:
                 return
 
-    def _seek(self, time_s: float) -> None:
-        import av
-
-        base = self._stream.time_base
-        if base:
-            with contextlib.suppress(
-                av.FFmpegError
-            ):  # where reading then goes on is checked like any landing
-                self._container.seek(int(time_s / base), stream=self._stream)
+    def _ticks_of(self, time_s: float) -> int:
+        """The time stamp of a time from 0:00."""
+        return math.floor((time_s + self.zero_s) / self._base_s + _EPSILON_S) if self._base_s else 0
 
     def _shown(self, frame: VideoFrame, start_s: float) -> Shown:
         base = frame.time_base
@@ -226,7 +275,7 @@ class PyavSource:
         0:00 is where the first stream starts, as players have it; sound that starts before zero is padding of
         its encoder. An absurd distance to the first picture means that the clocks have nothing in common.
         """
-        first_s = _Timeline(float("inf"), self._step_s).place(first)
+        first_s = _Timeline(self._step_s).place(first)
         start_s = (
             max(0.0, (self._container.start_time or 0) / 1e6)
             if self._container.start_time is not None
@@ -243,8 +292,14 @@ class PyavSource:
         orientation = orientation_of(first)
         width, height = shown_size(first.width, first.height, self._aspect, orientation)
         whole_s = max(0, self._container.duration or 0) / 1e6
+        if self._name == MATROSKA:  # an end, not a length
+            whole_s = max(0.0, whole_s - max(0.0, self.zero_s))
         own_s = stream_duration_s(self._stream)
-        expected_s = first_s + own_s if own_s else whole_s or None
+        expected_s = whole_s or None
+        if own_s:
+            begin = self._stream.start_time  # before the first picture that can be decoded
+            begin_s = first_s if begin is None else begin * self._base_s - self.zero_s
+            expected_s = min(first_s, max(0.0, begin_s)) + own_s
         if max(whole_s, expected_s or 0.0) > 2 * MAX_DURATION_S:  # nonsense
             whole_s, expected_s = 0.0, None
         info = MediaInfo(
@@ -261,51 +316,22 @@ class PyavSource:
         return info, expected_s, own_s is not None or alone
 
     def _why_nothing(self) -> str:
-        cut = cut_short(self._path, self._name)
-        if self._read_error:
-            return f"damaged: {self._read_error}; nothing could be decoded"
+        if self._packets.read_fault:
+            return "damaged: the file cannot be read further; nothing could be decoded"
         if self._lost_packets:
             return f"damaged: none of its pictures ({self._lost_packets} tried) could be decoded"
+        cut = cut_short(self._path, self._name)
         return (
             "the file is cut short before its first picture" if cut else "its video stream holds no pictures"
         )
 
-    def _needs_memory(self) -> str:
-        return f"needs more than {self._options.memory_limit_bytes / (1 << 30):.1f} GB of memory to decode"
-
-
-class _AviSlots:
-    """AVI stores pictures in decoding order and only the times at which to decode. Its pictures are shown one
-    after the other, so the n-th one shown takes the n-th of those times."""
-
-    def __init__(self) -> None:
-        self._slots: deque[int] = deque()
-
-    def fill(self, packet: Packet[Any]) -> None:
-        if packet.dts is not None and packet.size:
-            self._slots.append(packet.dts)
-
-    def drop_last(self) -> None:
-        if self._slots:
-            self._slots.pop()
-
-    def place(self, frame: VideoFrame) -> None:
-        # Pictures that the decoder left out in silence would delay all later ones; reordering spans a few.
-        while len(self._slots) > 1 and frame.dts is not None and self._slots[0] < frame.dts - 4:
-            self._slots.popleft()
-        if self._slots:
-            frame.pts = self._slots.popleft()
-
 
 class _Timeline:
-    """Time stamps of successive pictures, made to increase: missing and repeated ones, restarted clocks."""
+    """Times of successive pictures, made to increase: missing and repeated time stamps."""
 
-    def __init__(self, jump_s: float, step_s: float) -> None:
-        self._jump_s = jump_s
+    def __init__(self, step_s: float) -> None:
         self._step_s = step_s
-        self.shift_s = 0.0  # since the last restart of the clock
         self._last_s: float | None = None
-        self.mended = False  # whether a clock restarted
 
     def place(self, frame: VideoFrame) -> float:
         stamp = frame.pts if frame.pts is not None else frame.dts
@@ -314,13 +340,8 @@ class _Timeline:
         if stamp is None or base is None:
             place = 0.0 if last is None else last + self._step_s
         else:
-            # Rounded once, as by Fraction, and faster.
-            place = stamp * base.numerator / base.denominator + self.shift_s
-            if last is not None and abs(place - last) > self._jump_s:
-                self.shift_s += last + self._step_s - place
-                self.mended = True
-                place = last + self._step_s
-            elif last is not None and place <= last:
+            place = stamp * base.numerator / base.denominator  # rounded once, as by Fraction, and faster
+            if last is not None and place <= last:
                 place = last + 0.001
         self._last_s = place
         return place
@@ -328,4 +349,3 @@ class _Timeline:
     def restart(self) -> None:
         """After a seek, whose landing may be anywhere."""
         self._last_s = None
-        self.shift_s = 0.0

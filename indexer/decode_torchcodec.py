@@ -24,11 +24,12 @@ from vsearch.errors import VsearchError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, Source
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import Image, encode_jpeg, poster_size
+from vsearch.indexer.sniff import MATROSKA, MP4
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WITH_INDEX = {"mp4", "matroska"}
+_WITH_INDEX = (MP4, MATROSKA)
 _SAME_S = 1e-3  # two readers of one file agree on the time of its first picture
 _EPSILON_S = 1e-6
 
@@ -76,6 +77,9 @@ class TorchcodecSource:
             yield from self._sampled()
         except (RuntimeError, ValueError, IndexError):
             yield from self._plain.frames(wanted)
+
+    def duration_ms(self, covered_s: float) -> int:
+        return self._plain.duration_ms(covered_s)
 
     def damage(self, covered_s: float) -> str | None:
         return self._plain.damage(covered_s)
@@ -185,7 +189,7 @@ def _sample() -> bytes:
     import av
 
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as out:
+    with av.open(file, "w", format=MP4) as out:
         stream: Any = out.add_stream("h264", rate=8)
         stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
         for number in range(8):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from typing_extensions import Buffer
+
 
 class Units(NamedTuple):
     """`pictures_only`: nothing but pictures and what is of no consequence. `anew`: decoding can begin here, and nothing
@@ -75,3 +77,35 @@ def _vp9(data: memoryview) -> Units:
     if not data or data[0] >> 6 != 2 or data[0] & 0x30 == 0x30:
         return _UNKNOWN
     return Units(True, not data[0] & 0x0C, False)
+
+
+def is_header(codec: str, data: Buffer) -> bool:
+    """Whether a packet of Ogg is a header: in mid-stream, of the next part of a chained file (Theora specification, 6.1;
+    VP8 in Ogg)."""
+    head = bytes(memoryview(data)[:5])
+    return head == b"OVP80" if codec == "vp8" else codec == "theora" and head >= b"\x80"
+
+
+def is_b_picture(codec: str, data: bytes) -> bool:
+    """Whether a packet of H.264 in a byte stream (ITU-T H.264, 7.3.3 and table 7-6) or of MPEG-4 part 2 (ISO 14496-2,
+    6.2.5) begins with a B-picture. False for all others."""
+    if codec == "mpeg4":
+        at = data.find(_VOP)
+        return 0 <= at < len(data) - 4 and data[at + 4] >> 6 == 2
+    at = data.find(b"\x00\x00\x01") if codec == "h264" else -1
+    while 0 <= at < len(data) - 8:
+        if data[at + 3] & 31 in _SLICES:
+            bits = int.from_bytes(data[at + 4 : at + 12].ljust(8, b"\x00"), "big")
+            _, used = _golomb(bits, 64)
+            kind, _ = _golomb(bits, 64 - used)
+            return kind % 5 == 1
+        at = data.find(b"\x00\x00\x01", at + 3)
+    return False
+
+
+def _golomb(bits: int, left: int) -> tuple[int, int]:
+    """(value, bits used) of the unsigned Exp-Golomb code at the top of the lowest `left` bits (ITU-T H.264, 9.1)."""
+    bits &= (1 << left) - 1
+    zeros = left - bits.bit_length()
+    length = 2 * zeros + 1
+    return (bits >> max(0, left - length)) - 1, length

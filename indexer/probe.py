@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsearch.errors import MediaError
-from vsearch.indexer.sniff import container_of, read_head, why_not_video
+from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, container_of, read_head, why_not_video
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -101,26 +101,37 @@ def cut_short(path: Path, container: str) -> bool:
     """Whether an mp4, matroska, avi, asf or flv file is shorter than its own headers say. Raises OSError."""
     size = os.stat(path).st_size
     head = read_head(path)
-    if container == "mp4":
+    if container == MP4:
         return _walk_atoms(path)[1]
-    if container == "avi":
+    if container == AVI:
         declared = int.from_bytes(head[4:8], "little") + 8
         return 8 < declared < 1 << 31 and size < declared
-    if container == "asf":
+    if container == ASF:
         at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")  # file properties
         return at > 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
-    if container == "flv":
+    if container == FLV:
         at = head.find(b"filesize\x00")  # in onMetaData: the name, a type byte, a big-endian double
         return 0 < at < len(head) - 17 and size < struct.unpack_from(">d", head, at + 9)[0]
-    if container == "matroska":
-        at = head.find(b"\x18\x53\x80\x67")  # Segment; its size is a variable-length integer
-        if at < 0 or len(head) < at + 12 or not head[at + 4]:
-            return False
-        length = 9 - head[at + 4].bit_length()
-        unknown = (1 << 7 * length) - 1  # a live recording
-        value = int.from_bytes(head[at + 4 : at + 4 + length], "big") & unknown
-        return value != unknown and size < at + 4 + length + value
+    if container == MATROSKA:
+        end = _segment_end(head)
+        return end is not None and size < end
     return False
+
+
+def is_one_segment(path: Path) -> bool:
+    """Whether a matroska file ends where its first segment says that it ends. Raises OSError."""
+    return _segment_end(read_head(path)) == os.stat(path).st_size
+
+
+def _segment_end(head: bytes) -> int | None:
+    """Where a matroska file's segment ends; None: it does not say, as in live recordings."""
+    at = head.find(b"\x18\x53\x80\x67")  # Segment; its size is a variable-length integer
+    if at < 0 or len(head) < at + 12 or not head[at + 4]:
+        return None
+    length = 9 - head[at + 4].bit_length()
+    unknown = (1 << 7 * length) - 1
+    value = int.from_bytes(head[at + 4 : at + 4 + length], "big") & unknown
+    return None if value == unknown else at + 4 + length + value
 
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
@@ -169,7 +180,7 @@ def _why_not_opened(path: Path, container: str, error: Exception) -> str:
         return "needs more memory than a decoder is allowed to open it"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied"
-    if container == "mp4":
+    if container == MP4:
         kinds, _ = _walk_atoms(path)
         if b"moov" not in kinds:
             if b"moof" in kinds:

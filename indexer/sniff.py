@@ -7,6 +7,11 @@ from pathlib import Path
 
 HEAD_BYTES = 4096
 
+# The containers that are read, each by the name of its FFmpeg demuxer; spelled here alone.
+MP4, MATROSKA, AVI, FLV, MPEG, MPEGTS, ASF, GIF, OGG = (
+    "mp4", "matroska", "avi", "flv", "mpeg", "mpegts", "asf", "gif", "ogg",
+)  # fmt: skip
+
 _MOV_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"moof", b"styp", b"uuid"}
 _PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx "}
 _AUDIO_BRANDS = {b"M4A ", b"M4B ", b"M4P "}
@@ -33,23 +38,23 @@ def read_head(path: str | Path) -> bytes:
 def container_of(head: bytes) -> str | None:
     """The container that the first bytes show, as the name of an FFmpeg demuxer; None: none of ours."""
     if head[4:8] in _MOV_ATOMS:
-        return None if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS else "mp4"
+        return None if head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS else MP4
     if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska"
+        return MATROSKA
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-        return "avi"
+        return AVI
     if head.startswith(b"FLV\x01"):
-        return "flv"
+        return FLV
     if head.startswith(b"\x00\x00\x01\xba"):
-        return "mpeg"
+        return MPEG
     if head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
-        return "asf"
+        return ASF
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
+        return GIF
     if head.startswith(b"OggS"):
-        return "ogg"
+        return OGG
     # A text of many G would pass for one.
-    return "mpegts" if _is_transport_stream(head) and not is_text(head) else None
+    return MPEGTS if _is_transport_stream(head) and not is_text(head) else None
 
 
 def is_audio_only(head: bytes) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +46,177 @@ def test_the_codec_is_called_by_its_own_name_and_not_by_its_decoders(
     source = PyavSource(media.write_video(tmp_path / name, encoder, frames=10), options())
     assert source.info.codec == codec
     source.close()
+
+
+def everything(path: Path, **changes: Any) -> tuple[list[float], list[int], Any]:
+    """(times, numbers of the pictures, the source, closed) of all pictures."""
+    source = PyavSource(path, options(**changes))
+    times, numbers = [], []
+    for shown in source.frames(lambda: 0.0):
+        times.append(round(shown.start_s, 3))
+        numbers.append(media.read_barcode(shown.image))
+    source.close()
+    return times, numbers, source
+
+
+# Clocks
+
+
+JOINED = [("a.ts", "libx264"), ("a.flv", "libx264"), ("a.mpg", "mpeg2video"), ("a.ogv", "libvpx")]
+
+
+@pytest.mark.parametrize("seconds", [0.4, 3.0])
+@pytest.mark.parametrize(("name", "codec"), JOINED, ids=[name for name, _ in JOINED])
+def test_a_clock_that_starts_again_keeps_everything_after_it(
+    tmp_path: Path, name: str, codec: str, seconds: float
+) -> None:
+    count = round(25 * seconds)
+    one = media.write_video(tmp_path / name, codec, frames=count)
+    whole = everything(one)[1]
+    joined = tmp_path / f"joined-{name}"
+    data = one.read_bytes()
+    joined.write_bytes(data + 2 * data[13 if name == "a.flv" else 0 :])  # FLV: without its header
+    times, numbers, source = everything(joined)
+    assert numbers == whole * 3
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    assert all(0.02 < step < 0.17 for step in steps)
+    covered_s = times[-1] + 0.04
+    assert source.damage(covered_s) is None
+    assert abs(covered_s - 3 * len(whole) / 25) < 0.3
+    assert source.duration_ms(covered_s) == round(covered_s * 1000)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+def test_what_lies_before_the_first_picture_is_taken_off_the_duration(tmp_path: Path, name: str) -> None:
+    codec = "libvpx" if name == "a.webm" else "libx264"
+    _, _, source = everything(media.write_video(tmp_path / name, codec, frames=100, start_s=5))
+    assert abs(source.duration_ms(4.0) - 4000) <= 2
+
+
+def test_keyframes_go_on_after_a_clock_starts_again(tmp_path: Path) -> None:
+    one = media.write_video(tmp_path / "a.ts", frames=75, gop=25, encoder={"sc_threshold": "0"})
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(one.read_bytes() * 3)
+    source = PyavSource(joined, options(keyframes_every_s=0.5))
+    shown = [(round(each.start_s, 1), media.read_barcode(each.image)) for each in source.keyframes(0.5)]
+    assert shown == [(float(second), 25 * (second % 3)) for second in range(9)]
+
+
+# Seeking
+
+
+CONTAINERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("a.mp4", "libx264", {}),
+    ("fragmented.mp4", "libx264", {"muxer": {"movflags": "frag_keyframe+empty_moov"}}),
+    ("a.mov", "libx265", {}),
+    ("a.mkv", "libx264", {}),
+    ("a.webm", "libvpx-vp9", {}),
+    ("a.avi", "mpeg4", {}),
+    ("h264.avi", "libx264", {"encoder": {"bf": "2"}}),
+    ("b.avi", "mpeg4", {"encoder": {"bf": "2", "b": "800k"}}),
+    ("open.avi", "libx264", {"encoder": {"bf": "2", "x264-params": "open-gop=1"}}),
+    ("a.flv", "libx264", {}),
+    ("a.wmv", "wmv2", {}),
+    ("a.ts", "libx264", {}),
+    ("open.ts", "libx264", {"encoder": {"bf": "2", "x264-params": "open-gop=1"}}),
+    ("a.mpg", "mpeg2video", {"encoder": {"bf": "2", "b": "1500k"}}),
+    ("a.ogv", "libvpx", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "how"), CONTAINERS, ids=[name for name, _, _ in CONTAINERS])
+def test_a_late_moment_costs_few_pictures_and_has_the_times_of_reading_from_the_start(
+    tmp_path: Path, name: str, codec: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media.write_video(tmp_path / name, codec, frames=600, gop=20, **how)
+    times, numbers, _ = everything(path)
+    decoded = 0
+    decode = PyavSource._decoded
+
+    def counted(self: PyavSource) -> Any:
+        nonlocal decoded
+        for frame in decode(self):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(PyavSource, "_decoded", counted)
+    for target in (20.0, 20.03, 20.33, 20.79, 22.39, 22.4):
+        decoded = 0
+        source = PyavSource(path, options())
+        shown = [(each.start_s, media.read_barcode(each.image)) for each in upto(source, target)]
+        source.close()
+        number = max(i for i, t in enumerate(times) if t <= target + 1e-6)
+        assert [round(start_s, 3) for start_s, _ in shown[-12:]] == times[number - 11 : number + 1][
+            -len(shown[-12:]) :
+        ] or len(shown) < 12
+        assert (round(shown[-1][0], 3), shown[-1][1]) == (times[number], numbers[number])
+        assert decoded < 70
+
+
+def upto(source: PyavSource, target_s: float) -> Any:
+    for shown in source.frames(lambda: target_s):
+        if shown.start_s > target_s + 1e-6:
+            return
+        yield shown
+
+
+# Damage
+
+
+HOLED = [("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.flv", "libx264"), ("a.mpg", "mpeg2video"),
+         ("a.ogv", "libvpx"), ("a.ts", "libx264")]  # fmt: skip
+
+
+@pytest.mark.parametrize("filling", ["zeros", "noise"])
+@pytest.mark.parametrize(("name", "codec"), HOLED, ids=[name for name, _ in HOLED])
+def test_a_hole_is_noticed_and_what_lies_behind_it_read(
+    tmp_path: Path, name: str, codec: str, filling: str
+) -> None:
+    path = media.write_video(tmp_path / name, codec, frames=400, audio_s=16 if name == "a.mkv" else 0)
+    times, _, whole = everything(path)
+    assert whole.damage(times[-1] + 0.04) is None
+    data = bytearray(path.read_bytes())
+    since, until = len(data) * 4 // 10, len(data) * 7 // 10
+    size = until - since
+    data[since:until] = bytes(size) if filling == "zeros" else random.Random(1).randbytes(size)
+    path.write_bytes(data)
+    times, _, source = everything(path)
+    assert times[-1] > 14
+    reason = source.damage(times[-1] + 0.04)
+    assert reason
+    assert reason.startswith("damaged: nothing from ")
+
+
+def test_a_stream_that_begins_between_keyframes_is_whole(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.ts", frames=200, gop=50)
+    data = path.read_bytes()
+    path.write_bytes(data[len(data) // 6 // 188 * 188 :])
+    times, _, source = everything(path)
+    assert source.damage(times[-1] + 0.04) is None
+    assert abs(source.duration_ms(times[-1] + 0.04) - 1000 * (times[-1] + 0.04)) < 150
+
+
+@pytest.fixture
+def theora(tmp_path: Path) -> Path:
+    """Two seconds that move, three that stand still. PyAV has no encoder for it."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("there is no ffmpeg to write Theora with")
+    moving = media.write_video(tmp_path / "a.mkv", frames=50)
+    path = tmp_path / "a.ogv"
+    held = ["-vf", "tpad=stop_mode=clone:stop_duration=3", "-c:v", "libtheora"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", moving, *held, path], check=True)
+    return path
+
+
+def test_the_same_picture_again_is_no_damage(theora: Path) -> None:
+    times, _, source = everything(theora)
+    assert source.damage(times[-1] + 0.04) is None
+
+
+def test_chained_theora_is_whole_and_not_damaged(theora: Path) -> None:
+    count = len(everything(theora)[0])
+    data = theora.read_bytes()
+    theora.write_bytes(data * 3)
+    times, _, source = everything(theora)
+    assert len(times) == 3 * count
+    assert source.damage(times[-1] + 0.04) is None

@@ -1,0 +1,259 @@
+"""Packets of a video's pictures, on one clock that never starts again, and what was lost between them.
+
+A clock that starts again (files joined end to end, a counter that wraps) is told by a keyframe that would be shown
+before something already read: in decoding order a keyframe comes after all that is shown before it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vsearch.indexer.decode_units import is_b_picture
+from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4, MPEG, MPEGTS
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+# Clocks of broadcast streams may leap; FFmpeg's tools take 10 s for that (dts_delta_threshold). Elsewhere long pauses
+# are real.
+_JUMP_S = {MPEGTS: 10.0, MPEG: 10.0, MP4: float("inf"), MATROSKA: float("inf")}
+_OTHER_JUMP_S = 600.0
+_BACK_S = 1.0  # decoding times never go back so far, but for a clock that starts again
+_TRIES = 16  # after a fault that reading may get past
+_BYTES_A_TRY = 1 << 15  # a transport stream's reader gives up for the moment after 64 KB without a packet
+_HOLE_S, _HOLE_BYTES = 1.0, 2048
+_MOST_HELD, _MOST_HELD_BYTES = 2000, 64_000_000
+_REORDER = 16  # pictures, at most (H.264, A.3.1)
+
+
+class Packets:
+    """Reads an opened video's packets. `mended`: whether a clock started again. `hole_s`: (from, to) of the first gap
+    in which bytes lie that nothing could be made of, as time stamps; `holes`: how many there are. `read_fault`: the
+    file could not be read to its end. `progress`: (seconds of the clock, share of the file) where it started again.
+    """
+
+    def __init__(
+        self, path: Path, container: InputContainer, stream: VideoStream, name: str, step_s: float
+    ) -> None:
+        self._path = path
+        self._size = os.stat(path).st_size
+        self._name = name
+        self._codec = stream.codec_context.name
+        base = stream.time_base
+        self._base_s = float(base) if base else 0.0
+        self._ticks = 1 / self._base_s if base else 1.0
+        self._step = max(1, round(step_s * self._ticks))
+        self._jump = _JUMP_S.get(name, _OTHER_JUMP_S) * self._ticks
+        self._other_jump = _OTHER_JUMP_S * self._ticks
+        self.mended = False
+        self.read_fault = False
+        self.holes = 0
+        self.hole_s: tuple[float, float] | None = None
+        self.progress: tuple[float, float] | None = None
+        self.end: int | None = None  # ticks: where a picture ends that is told to stay
+        self.attach(container, stream)
+
+    def attach(self, container: InputContainer, stream: VideoStream) -> None:
+        """Go on with the same file, opened anew or sought in: whatever comes now."""
+        self._container, self._stream = container, stream
+        self._shift = 0
+        self._shifts: list[tuple[int, int]] = []  # (from this time on, shift); ticks
+        self._top: int | None = None  # the latest time shown
+        self._last_dts: int | None = None
+        self._position = -1  # in the file: of the last packet of which it is known
+        self._known = 0  # bytes of all packets from there on
+        self._pause: tuple[int, int] | None = None  # (from, to) without pictures, not looked at yet
+        self._stumbled = 0  # packets for which bytes that are none count
+        self._packets = self._read()
+
+    def __iter__(self) -> Iterator[Packet[Any]]:
+        return self._packets
+
+    def shift_s(self, time_s: float) -> float:
+        """What time stamps in the file take to be the clock's time around `time_s`, seconds."""
+        latest = (shift for since, shift in reversed(self._shifts) if since * self._base_s <= time_s + 1e-6)
+        return next(latest, 0) * self._base_s
+
+    def _read(self) -> Iterator[Packet[Any]]:
+        index = self._stream.index
+        for packet in self._demuxed():
+            if packet.stream_index != index:
+                self._known += packet.size
+                continue
+            if not packet.size:  # the flush at the end, or "the same picture again" (Theora)
+                self._reach(packet)
+                continue
+            self._mend(packet)
+            yield packet
+
+    def _demuxed(self) -> Iterator[Packet[Any]]:
+        """Every packet of the file, past faults as far as reading gets on."""
+        import av
+
+        left = tries = _TRIES + self._size // _BYTES_A_TRY
+        others = _TRIES
+        while left and others:
+            try:
+                for packet in self._container.demux():
+                    left = tries
+                    yield packet
+                return
+            except MemoryError:
+                raise
+            except av.BlockingIOError:
+                left -= 1
+                self._stumbled = 2
+            except av.FFmpegError:
+                others -= 1
+                self._stumbled = 2
+        self.read_fault = True
+
+    def _reach(self, packet: Packet[Any]) -> None:
+        if packet.pts is not None and self._top is not None:
+            self.end = max(self.end or 0, packet.pts + self._shift + self._step)
+
+    def _mend(self, packet: Packet[Any]) -> None:
+        pts, dts = packet.pts, packet.dts
+        stamp = pts if pts is not None else dts
+        if stamp is None:
+            return
+        stamp += self._shift
+        top = self._top
+        if top is None:
+            top = stamp
+        else:
+            leap = stamp - top
+            if leap > max(_HOLE_S * self._ticks, 4 * self._step):
+                self._pause = top + self._step, stamp
+            is_hole = self._look_for_hole(packet)
+            if self._starts_again(packet, leap, self._other_jump if is_hole else self._jump):
+                self.mended = True
+                self._shift += top + self._step - stamp
+                stamp = top + self._step
+                self._shifts.append((stamp, self._shift))
+                if self._size and packet.pos and packet.pos > 0:
+                    self.progress = stamp * self._base_s, packet.pos / self._size
+        self._last_dts = dts
+        self._top = top if top > stamp else stamp
+        if self._shift:
+            if pts is not None:
+                packet.pts = pts + self._shift
+            if dts is not None:
+                packet.dts = dts + self._shift
+        if packet.pos is not None and packet.pos >= 0:
+            self._position, self._known = packet.pos, 0
+        self._known += packet.size
+
+    def _starts_again(self, packet: Packet[Any], leap: int, most: float) -> bool:
+        """Whether a packet `leap` ticks after the latest picture is of another clock."""
+        if leap > most or (packet.is_keyframe and leap < -self._step):
+            return True
+        if packet.dts is None or self._last_dts is None or self._jump == float("inf"):
+            return False
+        return self._last_dts - packet.dts > _BACK_S * self._ticks
+
+    def _look_for_hole(self, packet: Packet[Any]) -> bool:
+        """Whether pictures paused where bytes are that belong to no packet."""
+        stumbled = self._stumbled > 0
+        if packet.pos is None or self._position < 0:
+            if not stumbled:
+                return False  # not yet
+        elif self._name == MPEGTS:
+            stumbled = stumbled or (
+                self._pause is not None and not _is_stream(self._path, self._position, packet.pos)
+            )
+        elif self._name not in (MP4, AVI, ASF):
+            between = packet.pos - self._position
+            if between - self._known > max(_HOLE_BYTES, between // 2):
+                self._stumbled, stumbled = 2, True
+        self._stumbled -= self._stumbled > 0
+        if self._pause is None:
+            return False
+        if stumbled:
+            self.holes += 1
+            if self.hole_s is None:
+                self.hole_s = self._pause[0] * self._base_s, self._pause[1] * self._base_s
+        self._pause = None
+        return stumbled
+
+    def landing(self, packets: Iterator[Packet[Any]], until: int, *, in_slots: bool) -> Landing:
+        """Read on without decoding: packets from the last keyframe shown at or before `until` (ticks).
+
+        `in_slots`: times are those of decoding (AVI), so pictures that follow a keyframe and are shown before it
+        leave their times to it.
+        """
+        held: list[Packet[Any]] = []
+        key: int | None = None
+        size = 0
+        if in_slots:
+            until -= _REORDER * self._step
+        for packet in packets:
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if packet.is_keyframe and stamp is not None and stamp <= until:
+                held, key, size = [], stamp, 0
+            held.append(packet)
+            size += packet.size
+            late = packet.dts if packet.dts is not None and not packet.is_keyframe else stamp
+            if late is not None and late > until:
+                break
+            if len(held) > _MOST_HELD or size > _MOST_HELD_BYTES:
+                break
+        if in_slots and key is not None:
+            while len(held) <= _REORDER and (more := next(packets, None)) is not None:
+                held.append(more)
+            leading = 1
+            while leading < len(held) and is_b_picture(self._codec, bytes(held[leading])):
+                leading += 1
+            if held[leading - 1].dts is not None:
+                held[0].dts = key = held[leading - 1].dts
+            del held[1:leading]
+        return Landing(held, key)
+
+
+def _is_stream(path: Path, since: int, until: int) -> bool:
+    """Whether the bytes from one packet of a transport stream to another are packets, too; of 192 bytes in some."""
+    with open(path, "rb") as file:
+        file.seek(since)
+        data = file.read(min(until - since, _MOST_HELD_BYTES))
+    return any(not data[::size].strip(b"\x47") for size in (188, 192))
+
+
+class Landing:
+    """`packets` to decode; `key`: when the keyframe among them is shown, in ticks, with which decoding begins anew.
+    None: there was none, and decoding goes on."""
+
+    def __init__(self, packets: list[Packet[Any]], key: int | None) -> None:
+        self.packets, self.key = packets, key
+
+
+class AviSlots:
+    """AVI stores pictures in decoding order and only the times at which to decode. Its pictures are shown one
+    after the other, so the n-th one shown takes the n-th of those times."""
+
+    def __init__(self) -> None:
+        self._slots: deque[int] = deque()
+
+    def fill(self, packet: Packet[Any]) -> None:
+        if packet.dts is not None and packet.size:
+            self._slots.append(packet.dts)
+
+    def drop_last(self) -> None:
+        if self._slots:
+            self._slots.pop()
+
+    def clear(self) -> None:
+        self._slots.clear()
+
+    def place(self, frame: VideoFrame) -> None:
+        # Pictures that the decoder left out in silence would delay all later ones; reordering spans a few.
+        while len(self._slots) > 1 and frame.dts is not None and self._slots[0] < frame.dts - 4:
+            self._slots.popleft()
+        if self._slots:
+            frame.pts = self._slots.popleft()
