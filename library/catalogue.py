@@ -23,10 +23,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import QueuePool
 
 from vsearch.library.complaints import complaint
 from vsearch.library.disk import disk_errors, mode_like
 from vsearch.library.location import network_filesystem
+from vsearch.library.read_only import connect_read_only, writable
 from vsearch.library.reading import BUSY_TIMEOUT_MS, Ask
 
 _log = logging.getLogger(__name__)
@@ -211,6 +213,10 @@ def connect_sqlite(file: Path) -> Engine:
     A commit is on the disk when it returns (synchronous=FULL): files that it gives up may be deleted then. Notes
     alone are not waited for; a power cut can cost them (sqlite.org/pragma.html#pragma_synchronous).
     """
+    if not writable(file):
+        engine = create_engine("sqlite://", creator=lambda: connect_read_only(file), poolclass=QueuePool)
+        event.listen(engine, "begin", _begin_reading)
+        return engine
     with disk_errors(file):
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, mode_like(file.parent) & 0o666))
     kind = network_filesystem(file)
@@ -238,6 +244,11 @@ def connect_sqlite(file: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("vsearch_immediate") else "BEGIN")
 
     return engine
+
+
+def _begin_reading(connection: Any) -> None:
+    immediate = connection.get_execution_options().get("vsearch_immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from vsearch.library.complaints import complaint
 from vsearch.library.location import CATALOGUE, network_filesystem
 from vsearch.library.migrations import latest_schema
+from vsearch.library.read_only import connect_read_only, writable
 from vsearch.library.reading import BUSY_TIMEOUT_MS, Ask, Reading
 
 
@@ -82,16 +83,20 @@ def _connected(file: Path) -> sqlite3.Connection | None:
     """None unless the catalogue is there, sound at first sight, on a local disk and of today's schema."""
     if not file.is_file() or network_filesystem(file) is not None:
         return None
+    here = writable(file)
     try:
-        connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
-    except sqlite3.Error:
+        if here:
+            connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        else:
+            connection = connect_read_only(file)
+    except (sqlite3.Error, OSError):
         return None
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         ((schema,),) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchall()
         ((journal,),) = connection.execute("PRAGMA journal_mode").fetchall()
-        if int(schema) == latest_schema() and journal == "wal":
+        if int(schema) == latest_schema() and (journal == "wal" or not here):
             return connection
     except (sqlite3.Error, ValueError):  # the caller's other way says what is wrong
         pass

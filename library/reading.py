@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import DamagedFramesError, LibraryError
+from vsearch.library.disk import disk_errors
 from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, damaged, open_index, part_files
 from vsearch.library.location import absolute
@@ -116,7 +117,8 @@ class Reading(ABC):
             if generation is None:
                 raise LibraryError("This library holds no index yet: run `vsearch index FOLDER` first.")
             try:
-                return open_index(self.path, generation)
+                with disk_errors(self.path / INDEX):
+                    return open_index(self.path, generation)
             except FileNotFoundError as error:
                 if generation.id == looked_at:
                     raise damaged("its file is missing") from error

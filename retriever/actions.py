@@ -31,6 +31,7 @@ from vsearch.retriever.localize import (
 from vsearch.retriever.moments import find_intervals
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
 from vsearch.retriever.searching import (
+    check_head,
     live_encoder,
     matching_encoder,
     sentence_vector,
@@ -254,6 +255,7 @@ def dense_timeline_of(library: Reading, video: Video) -> Timeline:
     if not encoder.spec["head"].get("frame_space") and len(vectors):
         from vsearch.models import Window, load_head
 
+        check_head(encoder)
         first = np.searchsorted(times_ms, times_ms - DENSE_MS // 2)
         last = np.searchsorted(times_ms, times_ms + DENSE_MS // 2, side="right")
         windows = [

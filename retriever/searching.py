@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,6 +114,7 @@ def _look_of(encoder: EncoderInfo, frames: FrameSet, i: int) -> npt.NDArray[np.f
         return frame / max(float(np.linalg.norm(frame)), 1e-12)
     from vsearch.models import Window, load_head
 
+    check_head(encoder)
     at, half = int(frames.times_ms[i]), round(head["window_s"] * 500)
     first, last = (int(k) for k in np.searchsorted(frames.times_ms, [at - half, at + half + 1]))
     window = Window(at - half, at + half, first, last)
@@ -165,6 +167,7 @@ def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: s
         return loaded
     from vsearch.models import load_encoder
 
+    check_head(live)
     encoder = load_encoder(live.spec, device)
     if encoder.identity != live.identity:
         raise ModelError(
@@ -172,6 +175,20 @@ def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: s
             "index it again into a new library: vsearch index FOLDER --library NEW"
         )
     return encoder
+
+
+def check_head(encoder: EncoderInfo) -> None:
+    """Raises LibraryError when the library's trained head is no longer there. What is in it is checked on loading."""
+    checkpoint = encoder.spec["head"].get("checkpoint")
+    if checkpoint is None:
+        return
+    from vsearch.models.checkpoint import CARD, WEIGHTS
+
+    if not all((Path(checkpoint) / name).is_file() for name in (CARD, WEIGHTS)):
+        raise LibraryError(
+            f"The trained head {encoder.head} is missing from the library: adopt its checkpoint again "
+            "(vsearch adopt CHECKPOINT) or go back to the head before (vsearch adopt --rollback)."
+        )
 
 
 def _answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +13,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsearch.errors import DamagedFramesError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Reading, Scan, Video, open_reading
+from vsearch.errors import DamagedFramesError, LibraryError
+from vsearch.library import (
+    EncoderInfo,
+    FoundFile,
+    Library,
+    MediaInfo,
+    NewMoment,
+    Reading,
+    Scan,
+    Video,
+    open_reading,
+)
 from vsearch.library.index import id_check
 from vsearch.retriever.actions import dense_timeline_of, localize_videos
 from vsearch.retriever.answer import Scored
 from vsearch.retriever.classify import classify
 from vsearch.retriever.rank import split_into_events
-from vsearch.retriever.searching import search, search_similar
+from vsearch.retriever.searching import matching_encoder, search, search_similar
 
 DIM, FRAMES = 16, 24
 NAMES = ("one", "two", "three")
@@ -271,3 +283,67 @@ def test_the_catalogue_computes_freshness_as_the_index_does(place: Path, present
         assert generation.count == len(present)
         assert generation.id_check == id_check(present)
         assert library.up_to_date(1)
+
+
+# What the system says of the disk
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN])
+def test_a_disk_that_fails_or_is_gone_is_a_sentence(
+    place: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: object, **named: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    with Library.open(place) as library, monkeypatch.context() as patch:
+        patch.setattr("vsearch.library.index_files.file_sha256", failing)
+        with pytest.raises(LibraryError, match="fails or is no longer there"):
+            search(library, "look 1")
+    with Library.open(place) as library, monkeypatch.context() as patch:
+        patch.setattr("vsearch.library.lock.os.open", failing)
+        with pytest.raises(LibraryError, match="fails or is no longer there"):
+            library.forget(library.videos())
+
+
+def test_a_folder_in_the_place_of_the_lock_is_a_sentence(place: Path) -> None:
+    (place / "index.lock").unlink()
+    (place / "index.lock").mkdir()
+    with Library.open(place) as library, pytest.raises(LibraryError, match=r"folder lies .*index\.lock"):
+        library.forget(library.videos())
+
+
+def test_a_folder_in_the_place_of_garbage_stops_no_run(place: Path) -> None:
+    with Library.open(place) as library:
+        gone = frames_of(library, "one")
+        a_folder(gone)
+        assert library.forget([video(library, "one")]) == 1
+        assert gone.is_dir()
+        with pytest.raises(LibraryError, match=rf"folder lies .*{gone.name}.*move it away"):
+            index(library)
+        gone.rmdir()
+        index(library)
+
+
+@pytest.mark.parametrize("number", ["many", "", "1e3"])
+def test_a_schema_that_is_no_number_is_a_sentence(place: Path, number: str) -> None:
+    with sqlite3.connect(place / "catalogue.sqlite") as catalogue:
+        catalogue.execute("UPDATE meta SET value = ? WHERE key = 'schema'", [number])
+    catalogue.close()
+    with pytest.raises(LibraryError, match="catalogue is damaged"):
+        Library.open(place)
+
+
+def test_text_that_cannot_be_decoded_is_a_sentence(place: Path) -> None:
+    with sqlite3.connect(place / "catalogue.sqlite") as catalogue:
+        catalogue.execute("UPDATE frame_sets SET file = CAST(x'ff41' AS TEXT)")
+    catalogue.close()
+    with open_reading(place) as library, pytest.raises(LibraryError, match="is damaged"):
+        search(library, "look 1")
+    with Library.open(place) as library, pytest.raises(LibraryError, match="is damaged"):
+        search(library, "look 1")
+
+
+def test_a_deleted_head_is_a_sentence(tmp_path: Path) -> None:
+    spec = {"model": "none", "head": {"checkpoint": str(tmp_path / "heads" / "gone")}}
+    with pytest.raises(LibraryError, match="trained head of is missing"):
+        matching_encoder(EncoderInfo(1, "x", "bb", "of", spec))
