@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsearch.indexer.sniff import container_of, is_audio_only, is_text, read_head
+from vsearch.indexer.sniff import container_of, is_animated_webp, is_audio_only, is_text, read_head
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -41,7 +41,8 @@ _UNFINISHED = (
 _VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".flv", ".f4v", ".ts", ".m2ts", ".mts",
     ".m2t", ".mpg", ".mpeg", ".mpe", ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm", ".mxf", ".rm",
-    ".rmvb", ".y4m", ".ivf",
+    ".rmvb", ".y4m", ".ivf", ".dv", ".dif", ".nut", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".m2v", ".m1v",
+    ".mpv", ".m4e", ".vc1", ".obu", ".wtv", ".bik", ".mjpeg", ".mjpg",
 )  # fmt: skip
 _SOURCE_CODE_SUFFIXES = (".ts", ".mts")  # TypeScript
 # Sound in containers that could hold pictures, too, which the first bytes do not tell.
@@ -236,6 +237,8 @@ def _is_wanted(name: str, head: bytes) -> bool:
     """Whether a file with this (lower-case) name and these first bytes is a video, or promises to be one."""
     if name.endswith(_VIDEO_SUFFIXES):
         return not (name.endswith(_SOURCE_CODE_SUFFIXES) and head and is_text(head))
+    if is_animated_webp(head):
+        return True
     return container_of(head) is not None and not is_audio_only(head) and not name.endswith(_AUDIO_SUFFIXES)
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.errors import MediaError
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.reformatter import VideoReformatter
@@ -209,10 +211,13 @@ def _scale(
     width, height = reversed(size) if orientation.transpose else size
     matrix = _MATRICES.get(int(frame.colorspace)) or _MATRICES[_guessed_matrix(frame)]
     # Planar output has vector code in swscale where packed RGB has none: the same values in a third of the time.
-    planar = scaler.reformat(
-        frame, width=width, height=height, format="gbrp", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
-        interpolation=_FILTERS[interpolation] | _EXACT, **_one_thread(),
-    )  # fmt: skip
+    try:
+        planar = scaler.reformat(
+            frame, width=width, height=height, format="gbrp", src_colorspace=matrix, dst_color_range=_FULL_RANGE,
+            interpolation=_FILTERS[interpolation] | _EXACT, **_one_thread(),
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise MediaError(f"pictures of {frame.width}x{frame.height} pixels cannot be scaled") from error
     return [orientation.apply(_plane(planar, index)) for index in (2, 0, 1)]
 
 

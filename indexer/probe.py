@@ -17,13 +17,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsearch.errors import MediaError
-from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, container_of, read_head, why_not_video
+from vsearch.indexer.sniff import (
+    ASF,
+    AVI,
+    FLV,
+    HEAD_BYTES,
+    MATROSKA,
+    MP4,
+    MPEGTS,
+    container_of,
+    read_head,
+    why_not_video,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
 FORMAT_WHITELIST = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,gif,ogg"
+
+ENCRYPTED = "encrypted: its pictures cannot be read without their key"
+_ASF_PROTECTED = (  # content encryption objects (ASF specification, 3.14 and 3.15)
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,19 +80,35 @@ def open_video(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream
     name = _checked_container(path)
     try:
         container = av.open(
-            f"file:{path}",  # so that ':' and '%' in a name are neither a protocol nor a pattern
+            _url(path, name),
             mode="r",
             format=name,
-            options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
+            options={"protocol_whitelist": "file,subfile", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_why_not_opened(path, name, error)) from error
     try:
+        if is_encrypted(container, name, path):
+            raise MediaError(ENCRYPTED)
         return container, _choose_stream(container, max_pixels), name
     except BaseException:
         container.close()
         raise
+
+
+def _url(path: Path, name: str) -> str:
+    """For FFmpeg. With a protocol, so that ':' and '%' in a name are neither one nor a pattern; without the zeros that
+    may follow a matroska file, of which FFmpeg tries every byte."""
+    whole = f"file:{path}"
+    end = _segment_end(read_head(path)) if name == MATROSKA else None
+    size = os.stat(path).st_size
+    if end is None or size <= end:
+        return whole
+    with open(path, "rb") as file:
+        file.seek(max(end, size - HEAD_BYTES))
+        zeros = not file.read(HEAD_BYTES).strip(b"\0")
+    return f"subfile,,start,0,end,{end},,:{whole}" if zeros else whole
 
 
 def stream_duration_s(stream: VideoStream) -> float | None:
@@ -186,9 +219,50 @@ def _why_not_opened(path: Path, container: str, error: Exception) -> str:
             if b"moof" in kinds:
                 return "damaged: a stream without its beginning (moov atom missing); nothing could be decoded"
             return "damaged: no index (moov atom missing); nothing could be decoded"
-    return (
-        f"damaged: the {container} container cannot be opened ({getattr(error, 'strerror', None) or error})"
-    )
+    if container == MPEGTS and _is_scrambled(path):
+        return ENCRYPTED
+    return f"damaged: the {container} container cannot be opened"
+
+
+def is_encrypted(container: InputContainer, name: str, path: Path) -> bool:
+    """Whether an opened file says that its pictures are encrypted."""
+    if name == MP4:
+        return _has_encrypted_entry(path)
+    if name == ASF:
+        return any(guid in read_head(path) for guid in _ASF_PROTECTED)
+    if name == MPEGTS:
+        return _is_scrambled(path)
+    return any("enc_key_id" in stream.metadata for stream in container.streams.video)  # matroska
+
+
+def _has_encrypted_entry(path: Path) -> bool:
+    """Whether the description of a track in an mp4 file names an encrypted kind of pictures (ISO 14496-12, 8.12)."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = 0
+        while position + 8 <= end:
+            file.seek(position)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            size = int.from_bytes(header[8:16], "big") if size == 1 else size or end - position
+            if header[4:8] == b"moov":
+                file.seek(position)
+                moov = file.read(min(size, 1 << 20))  # descriptions come before the tables of samples
+                at = moov.find(b"encv")
+                return at > 0 and moov.find(b"sinf", at, at + 4096) > 0
+            if size < 8:
+                return False
+            position += size
+    return False
+
+
+def _is_scrambled(path: Path) -> bool:
+    """Whether most packets of a transport stream are marked as scrambled (ISO 13818-1, 2.4.3.3)."""
+    with open(path, "rb") as file:
+        data = file.read(1 << 20)
+    first = max(0, data.find(b"\x47"))
+    flags = [byte >> 6 for byte in data[first + 3 :: 188]]
+    return 2 * sum(flag > 1 for flag in flags) > len(flags)
 
 
 def _walk_atoms(path: Path) -> tuple[set[bytes], bool]:

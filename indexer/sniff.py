@@ -21,6 +21,12 @@ _KNOWN_OTHERS = (
     (b"\x06\x0e\x2b\x34", "an MXF file, a container that is not supported"), (b"Rar!", "a RAR archive"),
     (b"7z\xbc\xaf", "a 7z archive"), (b"\x7fELF", "a program"), (b"\x1f\x8b", "a gzip archive"),
     (b".RMF", "a RealMedia file, a container that is not supported"),
+    (b"nut/multimedia", "a NUT file, a container that is not supported"),
+    (b"\x1f\x07\x00", "raw DV video, which is not supported"),
+    (b"\x00\x00\x01\xb3", "raw MPEG video without a container, which is not supported"),
+    (b"\x00\x00\x00\x01", "raw H.264 or HEVC video without a container, which is not supported"),
+    (b"\x00\x00\x01", "raw video without a container, which is not supported"),
+    (b"\xb7\xd8\x00\x20", "a WTV recording, a container that is not supported"),
     (b"YUV4MPEG2", "raw video (y4m), which is not supported"), (b"DKIF", "an IVF file, not supported"),
 )  # fmt: skip
 
@@ -66,6 +72,11 @@ def is_audio_only(head: bytes) -> bool:
     )
 
 
+def is_animated_webp(head: bytes) -> bool:
+    """By the flag in the extended header (RFC 9649, 2.7)."""
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21] > b"" and head[20] & 2)
+
+
 def why_not_video(head: bytes) -> str:
     """A sentence on why a file without a known container is no video; `head` holds its first bytes."""
     if not head:
@@ -88,6 +99,8 @@ def why_not_video(head: bytes) -> str:
             return f"not a video: {name}"
     if head[4:8] == b"ftyp":
         return "not a video: a HEIF or AVIF picture"
+    if is_animated_webp(head):
+        return "not a video: an animated WebP picture, which is not supported"
     if head.startswith(b"RIFF"):
         return (
             "not a video: a WAVE sound file"

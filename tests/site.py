@@ -76,7 +76,7 @@ def publish(library: Library) -> None:
 
 
 def h264(seconds: int) -> MediaInfo:
-    return MediaInfo("mov,mp4,m4a,3gp,3g2,mj2", "h264", 160, 120, 0, 1000 * seconds, 10.0)
+    return MediaInfo("mp4", "h264", 160, 120, 0, 1000 * seconds, 10.0)
 
 
 def make_library(folder: Path) -> dict[str, int]:
@@ -88,7 +88,7 @@ def make_library(folder: Path) -> dict[str, int]:
         file = write_video(videos / "early.mp4", frames=400, fps=10, muxer={"movflags": "faststart"})
         ids["early"] = add_clip(library, file, [0] * 6 + [2] * 34, h264(40))
         file = write_video(videos / "late.webm", "libvpx-vp9", frames=420, fps=10)
-        webm = MediaInfo("matroska,webm", "vp9", 160, 120, 0, 42_000, 10.0)
+        webm = MediaInfo("matroska", "vp9", 160, 120, 0, 42_000, 10.0)
         ids["late"] = add_clip(library, file, [3] * 30 + [0] * 12, webm)
         file = write_video(videos / "old.avi", "mpeg4", frames=200, fps=10)
         avi = MediaInfo("avi", "mpeg4", 160, 120, 0, 20_000, 10.0)

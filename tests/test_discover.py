@@ -14,6 +14,7 @@ from vsearch.indexer import fingerprint as fingerprints
 from vsearch.indexer.discover import find_videos
 from vsearch.indexer.fingerprint import MIB, fingerprint
 from vsearch.indexer.probe import sniff_container
+from vsearch.indexer.sniff import why_not_video
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + bytes(100)
 HEADS = {
@@ -233,3 +234,18 @@ def test_a_large_file_is_sampled_including_both_ends(tmp_path: Path, monkeypatch
     with path.open("r+b") as file:
         file.truncate(size + 1)
     assert fingerprint(path) not in seen
+
+
+def test_kinds_of_video_that_are_not_taken_are_named_with_a_reason(tmp_path: Path) -> None:
+    kinds = {
+        "tape.dv": b"\x1f\x07\x00\xbf", "a.h264": b"\x00\x00\x00\x01\x67", "a.264": b"\x00\x00\x01\x67",
+        "a.hevc": b"\x00\x00\x00\x01\x40", "a.m2v": b"\x00\x00\x01\xb3", "a.nut": b"nut/multimedia container\x00",
+        "a.webp": b"RIFF\x40\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00", "a.mxf": b"\x06\x0e\x2b\x34",
+        "a.rm": b".RMF", "a.y4m": b"YUV4MPEG2 W16", "a.ivf": b"DKIF",
+    }  # fmt: skip
+    paths = [put(tmp_path / name, head + bytes(99)) for name, head in kinds.items()]
+    still = b"RIFF\x40\x00\x00\x00WEBPVP8 " + bytes(99)
+    put(tmp_path / "still.webp", still)
+    assert sorted(found(tmp_path)) == sorted(paths)
+    for path in paths:
+        assert "not supported" in why_not_video(path.read_bytes()), path

@@ -48,7 +48,7 @@ from vsearch.library.location import network_filesystem
 from vsearch.library.planning import make_plan
 
 DIM = 16
-MEDIA = MediaInfo("mov,mp4", "h264", 320, 240, 0, 10_000, 25.0)
+MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, 10_000, 25.0)
 HALVES = (NewMoment(0, 5_000, 0, 10), NewMoment(5_000, 10_000, 10, 20))
 
 

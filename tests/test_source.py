@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import media
+from vsearch.errors import MediaError
 from vsearch.indexer.decode import DecodeOptions
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import FrameShape
@@ -220,3 +221,47 @@ def test_chained_theora_is_whole_and_not_damaged(theora: Path) -> None:
     times, _, source = everything(theora)
     assert len(times) == 3 * count
     assert source.damage(times[-1] + 0.04) is None
+
+
+def test_encrypted_files_are_called_so(tmp_path: Path) -> None:
+    film = media.write_video(tmp_path / "a.mp4", frames=10)
+    data = film.read_bytes()
+    entry = data.index(b"avc1", data.index(b"stsd"))
+    film.write_bytes(
+        data[:entry] + b"encv" + data[entry + 4 :].replace(b"pasp", b"sinf", 1).replace(b"btrt", b"sinf", 1)
+    )
+    stream = media.write_video(tmp_path / "a.ts", frames=50)
+    packets = bytearray(stream.read_bytes())
+    for at in range(0, len(packets), 188):
+        if packets[at + 1] & 0x1F:  # its tables are in the clear
+            packets[at + 3] |= 0xC0
+            packets[at + 8 : at + 188] = random.Random(at).randbytes(180)
+    stream.write_bytes(packets)
+    for path in (film, stream):
+        with pytest.raises(MediaError, match=r"^encrypted: its pictures cannot be read"):
+            PyavSource(path, options())
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.avi", "a.ts", "a.mpg", "a.mp4"])
+def test_no_reason_quotes_the_decoder(tmp_path: Path, name: str) -> None:
+    codec = "mpeg2video" if name == "a.mpg" else "libx264"
+    path = media.write_video(tmp_path / name, codec, frames=30, gop=100)
+    data = path.read_bytes()
+    for keep in (200, 700, 1500):
+        path.write_bytes(data[:keep] + random.Random(keep).randbytes(len(data) - keep))
+        try:
+            times, _, source = everything(path)
+            reason = source.damage(times[-1])
+        except MediaError as error:
+            reason = str(error)
+        words = ("Invalid data", "Errno", "error occurred", "temporarily", "avcodec", "swscaler")
+        assert not any(word in (reason or "") for word in words), reason
+
+
+def test_zeros_behind_a_matroska_file_are_not_read(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.mkv", frames=50)
+    with path.open("ab") as file:
+        file.truncate(path.stat().st_size + (1 << 40))
+    times, _, source = everything(path)
+    assert len(times) == 50
+    assert source.damage(2.0) is None

@@ -13,7 +13,7 @@ import pytest
 from vsearch.errors import LibraryError
 from vsearch.library import FAILED, FoundFile, Library, MediaInfo, NewMoment, Scan
 
-MEDIA = MediaInfo("mov,mp4", "h264", 320, 240, 0, 10_000, 25.0)
+MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, 10_000, 25.0)
 WHOLE = (NewMoment(0, 10_000, 0, 20),)
 NAMES = ("a", "b", "c")
 

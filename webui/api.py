@@ -288,7 +288,7 @@ def thumb(request: Request, id: int, v: Content = None) -> Response:
 def media_file(request: Request, id: int, v: Content = None) -> Response:
     """The video file, whole or one range of it."""
     source = _engine(request).video(id, v)
-    kind = media.TYPES.get(media.container_family(source), OTHER)
+    kind = media.TYPES.get(source.media.container if source.media else "", OTHER)
     file = media.open_source(source)
     return send_file(file, kind, source.fingerprint or "", request.headers, named=v is not None)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from fastapi import HTTPException
 
 from vsearch.errors import VsearchError
+from vsearch.indexer.sniff import MATROSKA, MP4
 
 if TYPE_CHECKING:
     from vsearch.library import Video
@@ -25,27 +26,19 @@ MAX_PREVIEW_MS = 60_000
 MAX_PREVIEWS, MAX_PREVIEW_BYTES = 40, 400_000_000  # kept; the oldest go first
 AT_ONCE = 2  # encodings at a time
 WAIT_S = 60.0  # in the queue for one of them
-TYPES = {"mov": "video/mp4", "matroska": "video/webm"}
+TYPES = {MP4: "video/mp4", MATROSKA: "video/webm"}
 # What Chromium, Firefox and Safari all play.
-PLAYABLE = {("mov", "h264"), ("mov", "av1"), ("matroska", "vp8"), ("matroska", "vp9"), ("matroska", "av1")}
+PLAYABLE = {(MP4, "h264"), (MP4, "av1"), (MATROSKA, "vp8"), (MATROSKA, "vp9"), (MATROSKA, "av1")}
 CLOCK_S = 2.0  # the catalogue counts whole seconds
-
-
-def container_family(video: Video) -> str:
-    """'mov', 'matroska', … of FFmpeg's comma-separated names."""
-    name = video.media.container.split(",")[0] if video.media else ""
-    return {"mp4": "mov", "webm": "matroska"}.get(name, name)
 
 
 def plays_in_browsers(video: Video) -> bool:
     """A file whose clock does not start at 0 is not left to them: some take the start off, some do not."""
-    if video.media is None or (container_family(video), video.media.codec) not in PLAYABLE:
+    if video.media is None or (video.media.container, video.media.codec) not in PLAYABLE:
         return False
     if video.media.start_ms:
         return False
-    return (
-        container_family(video) != "matroska" or video.path.suffix.lower() == ".webm"
-    )  # .mkv: Chromium only
+    return video.media.container != MATROSKA or video.path.suffix.lower() == ".webm"  # .mkv: Chromium only
 
 
 def open_source(video: Video) -> BinaryIO:
