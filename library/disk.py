@@ -7,7 +7,6 @@ import errno
 import hashlib
 import os
 import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -50,7 +49,7 @@ def new_file(folder: Path, *, sync: bool = True) -> Iterator[tuple[HashingFile, 
     """
     with disk_errors(folder):
         make_folder(folder)
-        temporary = folder / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
         handle = os.open(temporary, flags, mode_like(folder) & 0o666)
     try:
@@ -75,6 +74,12 @@ def put_in_place(temporary: Path, final: Path, *, sync: bool = True) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _host() -> str:
+    import socket  # not for a query, which writes no file
+
+    return socket.gethostname()
 
 
 def make_folder(folder: Path) -> None:
@@ -159,7 +164,7 @@ def delete(path: Path) -> None:
 def abandoned(temporary: Path) -> bool:
     """Whether nobody writes this temporary file any more, as far as one can see."""
     host, _, rest = temporary.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname() or not rest.isdecimal() or os.name == "nt":
+    if host != _host() or not rest.isdecimal() or os.name == "nt":
         return True  # of another machine, or of a vsearch that did not say whose it is
     try:
         os.kill(int(rest), 0)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
-import urllib.parse
 from pathlib import Path
 
 
@@ -28,6 +25,9 @@ def connect_read_only(file: Path) -> sqlite3.Connection:
         logs = [log for log in logs if log.is_file() and log.stat().st_size > 0]
     if not logs:
         return _connected(file, "mode=ro&immutable=1")
+    import shutil
+    import tempfile
+
     with tempfile.TemporaryDirectory(
         prefix="vsearch-"
     ) as folder:  # what is open stays readable when it is gone
@@ -37,6 +37,8 @@ def connect_read_only(file: Path) -> sqlite3.Connection:
 
 
 def _connected(file: Path, mode: str) -> sqlite3.Connection:
+    import urllib.parse
+
     where = urllib.parse.quote(os.fsencode(file))
     connection = sqlite3.connect(
         f"file:{where}?{mode}", uri=True, isolation_level=None, check_same_thread=False
