@@ -265,3 +265,20 @@ def test_zeros_behind_a_matroska_file_are_not_read(tmp_path: Path) -> None:
     times, _, source = everything(path)
     assert len(times) == 50
     assert source.damage(2.0) is None
+
+
+def test_a_transport_stream_goes_on_behind_a_long_stretch_of_zeros(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.ts", frames=100)
+    _, whole, _ = everything(path)
+    data = path.read_bytes()
+    half = len(data) // 2 // 188 * 188
+    path.write_bytes(data[:half] + bytes(300_000) + data[half:])
+    _, numbers, _ = everything(path)
+    assert numbers[-40:] == whole[-40:]
+    assert len(numbers) > 90
+
+
+def test_pictures_that_cannot_be_scaled_are_a_sentence(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.mkv", "ffv1", frames=2, size=(16000, 2))
+    with pytest.raises(MediaError, match=r"^pictures of 16000x2 pixels cannot be scaled$"):
+        everything(path, shape=FrameShape(224))
