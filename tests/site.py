@@ -39,7 +39,7 @@ def add_clip(
     media: MediaInfo,
     *,
     content: str = "",
-    poster: bool = True,
+    poster: bool | bytes = True,
 ) -> int:
     """A file whose t-th second shows the concept `concepts[t]` (an axis); not yet published. Gives its id."""
     times = np.arange(2 * len(concepts), dtype=np.int64) * 500
@@ -56,16 +56,16 @@ def add_clip(
         frames=library.frame_store.put(content, "bb", 2.0, frames, times),
         encoder_id=encoder,
         moments=[NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows],
-        poster=_poster() if poster else None,
+        poster=poster if isinstance(poster, bytes) else a_poster() if poster else None,
     )
     return recorded.video_ids[0]
 
 
-def _poster() -> bytes:
+def a_poster(size: tuple[int, int] = (160, 120)) -> bytes:
     from PIL import Image
 
     jpeg = io.BytesIO()
-    Image.fromarray(picture(1)).save(jpeg, "JPEG")
+    Image.fromarray(picture(1, size)).save(jpeg, "JPEG")
     return jpeg.getvalue()
 
 
@@ -107,12 +107,15 @@ def make_library(folder: Path) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running(library: Path, access: Access | None = None, heads: Path | None = None) -> Iterator[str]:
-    """The server in a thread; gives its address."""
+def running(
+    library: Path, access: Access | None = None, heads: Path | None = None, port: int = 0
+) -> Iterator[str]:
+    """The server in a thread; gives its address. `port` 0: any."""
     import uvicorn
 
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     config = uvicorn.Config(
         create_app(library, access or Access(), heads), log_level="error", timeout_graceful_shutdown=1
     )

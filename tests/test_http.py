@@ -115,7 +115,7 @@ def test_the_document_names_what_addresses_answer(site: httpx.Client) -> None:
         for method, told in methods.items():
             assert {"400", "401", "403", "404", "405", "413", "422", "500", "503"} <= told["responses"].keys()
             kinds = set(told["responses"]["200"]["content"])
-            if path.startswith(("/media", "/clip", "/thumb")):
+            if path.startswith(("/media", "/clip", "/thumb", "/still")):
                 assert "application/json" not in kinds, (method, path)
             if path == "/api/localize":
                 assert kinds == {"application/json", "text/csv", "application/x-subrip", "text/vtt"}

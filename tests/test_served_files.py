@@ -92,6 +92,28 @@ def test_what_is_known_is_not_sent_again(site: httpx.Client, ids: dict[str, int]
     assert site.get(address, headers=both).status_code == 200
 
 
+def test_a_still_is_the_picture_at_its_time(site: httpx.Client, ids: dict[str, int]) -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from tests.media import read_barcode
+
+    for name in ("early", "old"):
+        address = addresses(site, ids[name])["media"].replace("/media/", "/still/")
+        answer = site.get(f"{address}&t=12.3")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+        assert answer.headers["cache-control"] == "private, no-cache"
+        pixels = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"))
+        left = (pixels.shape[1] - pixels.shape[0]) // 2
+        assert read_barcode(pixels[:, left : left + pixels.shape[0]]) == 123
+        again = site.get(f"{address}&t=12.3", headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert site.get(f"/still/{ids['early']}?t=12.3").headers["cache-control"] == "no-store"
+    assert site.get(f"/still/{ids['early']}?t=1&v=other").status_code == 404
+
+
 def test_ranges_of_a_file(site: httpx.Client, folder: Path, ids: dict[str, int]) -> None:
     content = (folder / "videos" / "early.mp4").read_bytes()
     address, size = addresses(site, ids["early"])["media"], len(content)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,55 @@ def test_a_clip_finds_its_video_and_its_timeline(site: httpx.Client, tmp_path: P
     look = site.post("/api/look", content=body).json()["look"]
     points = [site.get(f"/api/timeline/{i}", params={"look": look}).json()["points"] for i in (1, 2)]
     assert np.mean([p["score"] for p in points[1]]) > np.mean([p["score"] for p in points[0]])
+
+
+def asked_while(waiting: Any, began: threading.Event, go: threading.Event, site: httpx.Client, sentence: str) -> Any:  # fmt: skip
+    """The answer to `waiting`, which is held up until a sentence that nobody has asked before is answered."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(waiting)
+        try:
+            assert began.wait(60)
+            assert site.get("/api/search", params={"q": sentence}, timeout=30).status_code == 200
+        finally:
+            go.set()
+        return answer.result(60)
+
+
+def test_new_sentences_are_answered_while_an_upload_is_decoded(
+    site: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vsearch.indexer.still as still
+
+    began, go, read_still = threading.Event(), threading.Event(), still.read_still
+
+    def slow(*order: Any) -> Any:
+        began.set()
+        go.wait(120)
+        return read_still(*order)
+
+    monkeypatch.setattr(still, "read_still", slow)
+    upload = lambda: site.post("/api/look", content=jpeg("disc"), timeout=120)  # noqa: E731
+    assert asked_while(upload, began, go, site, "blue lines beside one another").status_code == 200
+
+
+def test_new_sentences_are_answered_while_actions_are_located(
+    site: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vsearch.retriever import actions
+
+    began, go, localize = threading.Event(), threading.Event(), actions.localize
+
+    def slow(*order: Any) -> Any:
+        began.set()
+        go.wait(120)
+        return localize(*order)
+
+    monkeypatch.setattr(actions, "localize", slow)
+    ask = lambda: site.get("/api/localize", params={"video": 1, "actions": "a disc"}, timeout=120)  # noqa: E731
+    assert asked_while(ask, began, go, site, "a round thing on a meadow").status_code == 200
+    for format, kind in (("csv", "text/csv"), ("srt", "application/x-subrip"), ("vtt", "text/vtt")):
+        saved = site.get("/api/localize", params={"video": 1, "actions": "a disc", "format": format})
+        assert saved.headers["content-type"] == f"{kind}; charset=utf-8"
 
 
 def test_see_through_pictures_stand_on_white() -> None:

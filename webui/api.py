@@ -37,7 +37,7 @@ from vsearch.webui.records import (
     video_record,
 )
 from vsearch.webui.refusals import REFUSALS
-from vsearch.webui.sending import send_file
+from vsearch.webui.sending import send_bytes, send_file
 from vsearch.webui.uploads import received
 
 if TYPE_CHECKING:
@@ -51,16 +51,19 @@ FORMATS = {"csv": "text/csv", "srt": "application/x-subrip", "vtt": "text/vtt"}
 router = APIRouter(responses=REFUSALS)
 
 
-def _answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+def _answers(*kinds: str, ranges: bool = True) -> dict[int | str, dict[str, Any]]:
     """What an address of a file may answer, for the OpenAPI description."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
-    return {
+    whole: dict[int | str, dict[str, Any]] = {
         200: {"description": "All of it", "content": content},
-        206: {"description": "The range that was asked for", "content": content},
         304: {"description": "What the asker has is still right"},
+    }
+    part: dict[int | str, dict[str, Any]] = {
+        206: {"description": "The range that was asked for", "content": content},
         412: {"description": "What the asker has is no longer right", "model": Refusal},
         416: {"description": "No such range", "model": Refusal},
     }
+    return {**whole, **part} if ranges else whole
 
 
 Text = Annotated[str, Query(min_length=1, max_length=500, description="What is to be seen, like a caption.")]
@@ -282,6 +285,13 @@ def thumb(request: Request, id: int, v: Content = None) -> Response:
     if file is None:
         raise HTTPException(404, "this video has no poster")
     return send_file(file, "image/jpeg", _tag(content, file), request.headers, named=v is not None)
+
+
+@router.get("/still/{id}", response_class=Response, responses=_answers("image/jpeg", ranges=False))
+def still(request: Request, id: int, t: Seconds, v: Content = None) -> Response:
+    """What a video shows at `t` seconds, a JPEG."""
+    jpeg = request.app.state.stills.get(_engine(request).video(id, v), round(t * 1000))
+    return send_bytes(jpeg, "image/jpeg", request.headers, named=v is not None)
 
 
 @router.get("/media/{id}", response_class=Response, responses=_answers("video/mp4", "video/webm", OTHER))

@@ -18,6 +18,7 @@ from vsearch.webui.jobs import Jobs
 from vsearch.webui.media import Previews
 from vsearch.webui.refusals import say_no
 from vsearch.webui.security import Access, Guard
+from vsearch.webui.stills import Stills
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_UPLOADS_AT_ONCE = 4
@@ -47,6 +48,7 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
     )
     app.state.engine = Engine(library)
     app.state.previews = Previews()
+    app.state.stills = Stills()
     app.state.jobs = Jobs(library)
     app.state.heads = heads
     app.state.uploads = threading.BoundedSemaphore(MAX_UPLOADS_AT_ONCE)

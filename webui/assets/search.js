@@ -93,7 +93,7 @@ function card(hit) {
   const name = fileName(hit.path), more = hit.more.length ? `+${hit.more.length} more` : "";
   const poster = make("img", null, { src: place("thumb", hit.video, hit.content), alt: `Poster of ${name}`, loading: "lazy", decoding: "async" });
   const middle = (hit.start + hit.end) / 2;
-  if (hit.playable) still(poster, place("media", hit.video, hit.content), middle, `${name} at ${clock(middle)}`);
+  still(poster, place("still", hit.video, hit.content, { t: middle }), `${name} at ${clock(middle)}`);
   const picture = make("span", null, { class: "vs-picture" }, poster, make("span", range(hit), { class: "vs-time" }));
   const line = make("span", null, { class: "vs-meta" });
   if (hit.strength) line.append(make("span", hit.strength, { class: `vs-word vs-${hit.strength}`, title: `Score ${hit.score.toFixed(3)}` }));
