@@ -38,7 +38,15 @@ def index(
             show_default="zero-shot",
         ),
     ] = None,
-    fps: Annotated[float, typer.Option(min=0.01, max=60, help="Sampled frames a second.")] = 2.0,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=60, help="Sampled frames a second.", show_default="the library's; 2 for a new one"
+        ),
+    ] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="With --fps: decode what the library has anew at that rate.")
+    ] = False,
     device: Annotated[
         str, typer.Option(help="auto (the first GPU, else cpu), cpu, cuda:N, or several: cuda:0,cuda:1.")
     ] = "auto",
@@ -52,7 +60,10 @@ def index(
         int | None, typer.Option(min=1, help="Frames encoded at once.", show_default="8, on a GPU 64")
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try files again that failed before.")
+        bool,
+        typer.Option(
+            "--retry-failed", help="Try files again that failed, or could be read only in part, before."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
     progress: Annotated[str, typer.Option(help="auto, bar, plain, json or none.")] = "auto",
@@ -68,7 +79,7 @@ def index(
 
     options = IndexOptions(
         model=model, head=head, fps=fps, device=device, decoder=decoder, workers=workers, batch_size=batch_size,
-        retry_failed=retry_failed, dry_run=dry_run,
+        resample=resample, retry_failed=retry_failed, dry_run=dry_run,
     )  # fmt: skip
     with reporter(progress) as report:
         summary = index_videos(find_library(library), paths, options, report)

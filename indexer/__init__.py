@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vsearch.indexer.export import export_clip
     from vsearch.indexer.moments import embedder
-    from vsearch.indexer.run import IndexOptions, Progress, Report, Summary, index_videos
+    from vsearch.indexer.run import IndexOptions, index_videos
     from vsearch.indexer.still import still_at
+    from vsearch.indexer.summary import Progress, Report, Summary
 
 __all__ = [
     "IndexOptions",
@@ -21,7 +22,14 @@ __all__ = [
     "index_videos",
     "still_at",
 ]
-_PLACES = {"embedder": "moments", "export_clip": "export", "still_at": "still"}
+_PLACES = {
+    "Progress": "summary",
+    "Report": "summary",
+    "Summary": "summary",
+    "embedder": "moments",
+    "export_clip": "export",
+    "still_at": "still",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,9 +15,9 @@ from typing import Any
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.moments import register_head, renew_moments
-from vsearch.indexer.run import Progress, Report
 from vsearch.indexer.shared_progress import shared
 from vsearch.indexer.side_by_side import side_by_side
+from vsearch.indexer.summary import Progress, Report
 from vsearch.library import Each, EncoderInfo, Library
 
 

@@ -41,22 +41,41 @@ class ChildSilent(Exception):
         self.stalled = stalled
 
 
+class DecoderUnstarted(VsearchError):
+    """No decoder process could be started: `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(unusable(reason))
+        self.reason = reason
+
+
+def unusable(reason: str) -> str:
+    """The sentence for decoder processes that do not work here, whatever the file."""
+    return f"the decoder process does not start ({reason}); see whether this works: python -c 'import av'"
+
+
 class Child:
-    """One running decoder process. `stall_s` and `budget_s` limit waiting for it, nothing else."""
+    """One running decoder process. `stall_s` and `budget_s` limit waiting for it, nothing else.
+
+    Raises DecoderUnstarted when there is no process or memory to be had.
+    """
 
     def __init__(self, memory_limit_bytes: int) -> None:
         self.stall_s = _START_S
         self.budget_s = float("inf")
         self.waited_s = 0.0
-        self._process = process.start(
-            "vsearch.indexer.decode_worker:main",
-            [str(memory_limit_bytes)],
-            stdin=True,
-            stdout=True,
-            memory_bytes=memory_limit_bytes,
-            environment={"OPENBLAS_NUM_THREADS": "1"},
-            with_thread=True,
-        )
+        try:
+            self._process = process.start(
+                "vsearch.indexer.decode_worker:main",
+                [str(memory_limit_bytes)],
+                stdin=True,
+                stdout=True,
+                memory_bytes=memory_limit_bytes,
+                environment={"OPENBLAS_NUM_THREADS": "1"},
+                with_thread=True,
+            )
+        except OSError as error:
+            raise DecoderUnstarted(error.strerror or str(error)) from error
         assert self._process.stdin
         assert self._process.stdout
         self._in = self._process.stdin.fileno()
@@ -71,7 +90,7 @@ class Child:
         self._poll.register(self._out, select.POLLIN)
 
     def wait_ready(self) -> None:
-        """Until it has imported what it needs. Raises VsearchError when it does not come that far."""
+        """Until it has imported what it needs. Raises DecoderUnstarted when it does not come that far."""
         try:
             head = self.read()
             report = self.report(head) if head.kind == REPORT else {"reason": "it spoke out of turn"}
@@ -80,10 +99,7 @@ class Child:
         except ChildSilent as silent:
             report = {"reason": f"nothing came for {silent.seconds:.0f} s"}
         if report.get("kind") != "ready":
-            raise VsearchError(
-                f"the decoder process does not start ({report['reason']}); see whether this works: "
-                "python -c 'import av'"
-            )
+            raise DecoderUnstarted(report["reason"])
 
     def start(self, path: str, options: DecodeOptions, stall_s: float) -> None:
         """Hand it a file. Raises ChildDied."""

@@ -21,9 +21,11 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.errors import VsearchError
 from vsearch.indexer.decode import DECODERS, DecodeOptions, clock
-from vsearch.indexer.decode_child import Child, ChildDied, ChildSilent
+from vsearch.indexer.decode_child import Child, ChildDied, ChildSilent, DecoderUnstarted, unusable
 from vsearch.indexer.decode_messages import FRAME, POSTER, PROGRESS
+from vsearch.indexer.fingerprint import Content, FileChanged, Watched
 from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.probe import MediaInfo
 
@@ -32,16 +34,20 @@ __all__ = [
 ]  # fmt: skip
 
 _LOADING_CUDA_S = 60.0
+_RESTART_AFTER_S = (0.1, 0.5, 2.0)
 _CLOSING_S = 1.0  # a process that waits for a dead disk cannot even be killed
 _LOOK_AHEAD = 2  # events for each worker that may wait for the consumer, beside the chunk in work
 
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """A file to decode; `id` comes back with its events."""
+    """A file to decode; `id` comes back with its events. `identify`: say at its end what content was decoded; `known`:
+    what it was when last looked at, which spares hashing it if it has not changed."""
 
     id: int
     path: Path
+    identify: bool = False
+    known: Content | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class FrameChunk:
 
 @dataclass(frozen=True)
 class JobDone:
-    """A job's end, after its chunks. `partial`: a sentence if some of it is missing; `covered_ms`: its end."""
+    """A job's end, after its chunks. `partial`: a sentence if some of it is missing; `covered_ms`: its end. `passing`:
+    that may have been no fault of the file. `content`: where the job asked for it."""
 
     job_id: int
     info: MediaInfo
@@ -63,14 +70,21 @@ class JobDone:
     partial: str | None
     covered_ms: int
     poster_jpeg: bytes | None
+    passing: bool = False
+    content: Content | None = None
 
 
 @dataclass(frozen=True)
 class JobFailed:
-    """A job that gave nothing, with the reason as a sentence."""
+    """A job that gave nothing of use, with the reason as a sentence. `passing`: it may have been no fault of the file:
+    its decoder died, hung, had no memory or did not start. `left`: nothing
+    was learnt of the file (it changed, or no decoder could be started), so it is for next time."""
 
     job_id: int
     reason: str
+    passing: bool = False
+    content: Content | None = None
+    left: bool = False
 
 
 Event = FrameChunk | JobDone | JobFailed
@@ -91,7 +105,12 @@ class DecodePool:
         self._options = options
         self._events: queue.Queue[Event | BaseException] = queue.Queue(_LOOK_AHEAD * workers)
         self._closed = threading.Event()
-        self._workers = [_Worker(i, options, self._jobs, self._put, self._closed) for i in range(workers)]
+        self._starting = workers  # those that have not failed to start their first process
+        self._mutex = threading.Lock()
+        self._workers = [
+            _Worker(i, options, self._jobs, self._put, self._closed, self._dispensable)
+            for i in range(workers)
+        ]
         for worker in self._workers:
             worker.start()
 
@@ -99,7 +118,8 @@ class DecodePool:
         """Decode all jobs; they are taken from the iterable only as workers come free. `options`: others than the
         pool's for these jobs; what they say of processes (memory, videos of each) is without effect.
 
-        Raises VsearchError when decoder processes cannot be started at all. Ends when the pool is closed."""
+        Raises VsearchError when decoder processes cannot be started at all, or lack a part of this installation. Ends
+        when the pool is closed."""
         waiting = iter(jobs)
         in_work = 0
         exhausted = False
@@ -143,6 +163,12 @@ class DecodePool:
     ) -> None:
         self.close()
 
+    def _dispensable(self) -> bool:
+        """Whether a worker that cannot start may go, as others do the work."""
+        with self._mutex:
+            self._starting -= 1
+            return self._starting > 0
+
     def _put(self, event: Event | BaseException) -> None:
         """Blocks while the consumer is behind. After closing, events fall to the floor."""
         while not self._closed.is_set():
@@ -162,6 +188,7 @@ class _Worker(threading.Thread):
         jobs: queue.Queue[_Order | None],
         put: Callable[[Event | BaseException], None],
         closed: threading.Event,
+        dispensable: Callable[[], bool],
     ) -> None:
         super().__init__(daemon=True, name="vsearch-decoder")
         self._number = number
@@ -169,6 +196,7 @@ class _Worker(threading.Thread):
         self._jobs = jobs
         self._put = put
         self._closed = closed
+        self._dispensable = dispensable
         self._lock = threading.Lock()  # no child may be started after close()
         self._child: Child | None = None
         self._videos = 0
@@ -176,7 +204,13 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         # The child is tied to this thread's life: PR_SET_PDEATHSIG watches the thread that started it.
         try:
-            self._ready_child()
+            try:
+                self._ready_child()
+            except DecoderUnstarted:
+                self._drop_child()
+                if self._dispensable():
+                    return
+                raise
             while (order := self._jobs.get()) is not None and not self._closed.is_set():
                 self._decode(*order)
         except BaseException as error:
@@ -191,13 +225,17 @@ class _Worker(threading.Thread):
                 self._child.kill()
 
     def _decode(self, job: DecodeJob, options: DecodeOptions) -> None:
-        child = self._ready_child()
+        own_gpu = options.gpus[self._number % len(options.gpus)]
+        options = replace(options, gpus=(own_gpu,))
+        record = _Record(job, options, self._put)
+        try:
+            child = self._another_child()
+        except DecoderUnstarted as fault:
+            reason = f"no decoder process could be started ({fault.reason})"
+            return self._put(JobFailed(job.id, reason, passing=True, left=True))
         if child is None:
             return
         self._videos += 1
-        own_gpu = options.gpus[self._number % len(options.gpus)]
-        options = replace(options, gpus=(own_gpu,))
-        record = _Record(job.id, options, self._put)
         try:
             child.start(os.path.abspath(job.path), options, _stall_s(job.path, options))
             while not record.take(child):
@@ -212,6 +250,21 @@ class _Worker(threading.Thread):
         except ChildDied as died:
             self._drop_child()
             record.broken(_cause(died.returncode))
+
+    def _another_child(self) -> Child | None:
+        """Where processes or memory are short just now, they may be had a little later."""
+        for wait_s in _RESTART_AFTER_S:
+            try:
+                return self._ready_child()
+            except DecoderUnstarted:
+                self._drop_child()
+                if self._closed.wait(wait_s):
+                    return None
+        try:
+            return self._ready_child()
+        except DecoderUnstarted:
+            self._drop_child()
+            raise
 
     def _ready_child(self) -> Child | None:
         if self._child and self._videos >= self._options.videos_per_process:
@@ -236,9 +289,11 @@ class _Record:
     """What has come of one job. Gathers frames into chunks; every end of a job passes through here."""
 
     def __init__(
-        self, job_id: int, options: DecodeOptions, put: Callable[[Event | BaseException], None]
+        self, job: DecodeJob, options: DecodeOptions, put: Callable[[Event | BaseException], None]
     ) -> None:
-        self._job_id = job_id
+        self._job = job
+        self._job_id = job.id
+        self._file = Watched(job.path) if job.identify else None
         self._options = options
         self._put = put
         self._info: MediaInfo | None = None
@@ -273,31 +328,48 @@ class _Record:
             return False
         if report["kind"] == "done":
             self._flush()
-            self._put(
+            info = MediaInfo(**report["info"])
+            self._close(
                 JobDone(
-                    self._job_id, MediaInfo(**report["info"]), self._count, report["partial"],
-                    report["covered_ms"], self._poster,
+                    self._job_id, info, self._count, report["partial"], report["covered_ms"], self._poster
                 )
-            )  # fmt: skip
+            )
+        elif report["kind"] == "broken":
+            raise VsearchError(unusable(report["reason"]))
         else:
-            self._end(report["reason"])
+            self._end(report["reason"], report["passing"])
         return True
 
     def broken(self, cause: str) -> None:
         """The decoder had to be given up; `cause` says why."""
-        self._end(f"{cause} at {clock(self._reached_ms / 1000)}" if self._info else cause)
+        self._end(f"{cause} at {clock(self._reached_ms / 1000)}" if self._info else cause, passing=True)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, passing: bool) -> None:
         """Frames that are there count: the job is partial. Without any it has failed."""
         self._flush()
         if self._count and self._info:
             of = f" of {clock(self._info.duration_ms / 1000)}" if self._info.duration_ms else ""
             sentence = f"only {clock(self._reached_ms / 1000)}{of} could be decoded: {reason}"
-            self._put(
-                JobDone(self._job_id, self._info, self._count, sentence, self._reached_ms, self._poster)
+            self._close(
+                JobDone(
+                    self._job_id, self._info, self._count, sentence, self._reached_ms, self._poster, passing
+                )
             )
         else:
-            self._put(JobFailed(self._job_id, reason))
+            self._close(JobFailed(self._job_id, reason, passing))
+
+    def _close(self, end: JobDone | JobFailed) -> None:
+        """The end, with the content that it is the end of: hashed here, while the system still has it in memory."""
+        if self._file:
+            try:
+                end = replace(end, content=self._file.content(self._job.known))
+            except FileChanged as change:
+                reason = f"{change} while it was read; left for next time"
+                end = JobFailed(self._job_id, reason, left=True)
+            except OSError as error:
+                if isinstance(end, JobDone):
+                    end = JobFailed(self._job_id, f"cannot be read: {error.strerror or error}", passing=True)
+        self._put(end)
 
     def _flush(self) -> None:
         if self._times:

@@ -6,6 +6,7 @@ decord print gets through.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -43,18 +44,36 @@ def main() -> None:
         options = DecodeOptions(**{**job["options"], "shape": FrameShape(**job["options"]["shape"])})
         try:
             outcome = decode(Path(job["path"]), options, sink)
-        except MediaError as error:
-            _report(out, {"kind": "failed", "reason": str(error)})
-        except MemoryError:
-            limit = memory_bytes / (1 << 30)
-            _report(out, {"kind": "failed", "reason": f"needs more than {limit:.1f} GB of memory to decode"})
-        except OSError as error:
-            _report(out, {"kind": "failed", "reason": f"cannot be read: {error.strerror or error}"})
         except Exception as error:
-            # Whatever else a damaged file makes a decoder raise is that file's fault, not the run's.
-            _report(out, {"kind": "failed", "reason": f"decoder failed ({type(error).__name__}: {error})"})
+            _report(out, _fault(error, memory_bytes))
         else:
             _report(out, {"kind": "done", **asdict(outcome)})
+
+
+def _fault(error: Exception, memory_bytes: int) -> dict[str, Any]:
+    """What a fault is reported as: the file's own (`failed`), one that may pass, or this installation's (`broken`)."""
+    if isinstance(error, ImportError | SyntaxError | NameError):
+        return {"kind": "broken", "reason": f"{type(error).__name__}: {error}"}
+    passing = _memory_ran_out(error)
+    if isinstance(error, MediaError):
+        reason = str(error)
+    elif passing:
+        reason = f"needs more than {memory_bytes / (1 << 30):.1f} GB of memory to decode"
+    elif isinstance(error, OSError):
+        reason = f"cannot be read: {error.strerror or error}"
+        passing = error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+    else:  # whatever else a damaged file makes a decoder raise is that file's fault, not the run's
+        reason = f"decoder failed ({type(error).__name__}: {error})"
+    return {"kind": "failed", "reason": reason, "passing": passing}
+
+
+def _memory_ran_out(error: BaseException | None) -> bool:
+    """Also where a decoder has put it into a sentence of its own."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _PipeSink:

@@ -5,10 +5,62 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 MIB = 1 << 20
 FULL_BYTES = 256 * MIB  # up to here every byte counts
 SAMPLES = 256  # above: this many blocks of 1 MiB
+
+
+class Content(NamedTuple):
+    """A file's fingerprint, and its size in bytes and time when it had that."""
+
+    fingerprint: str
+    size: int
+    mtime_ns: int
+
+
+class FileChanged(Exception):
+    """A file is not what it was, or where it was, any more. The message is a sentence's beginning."""
+
+
+class Watched:
+    """A file from now on: whatever was read of it since belongs to one fingerprint, or to none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = self._look()
+
+    def content(self, known: Content | None = None) -> Content:
+        """Its content then and now; `known` spares reading it where its size and time are those.
+
+        Raises FileChanged, OSError.
+        """
+        if self._before is None:
+            raise FileChanged("it disappeared")
+        size, mtime_ns = self._before.st_size, self._before.st_mtime_ns
+        if known is None or known[1:] != (size, mtime_ns):
+            try:
+                known = Content(fingerprint(self._path), size, mtime_ns)
+            except FileNotFoundError:
+                raise FileChanged("it disappeared") from None
+        after = self._look()
+        if after is None:
+            raise FileChanged("it disappeared")
+        if _stamp(after) != _stamp(self._before):
+            raise FileChanged("it changed")
+        return known
+
+    def _look(self) -> os.stat_result | None:
+        try:
+            return os.stat(self._path)
+        except FileNotFoundError:
+            return None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes with a file's content, also where somebody sets its time back."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def fingerprint(path: Path) -> str:

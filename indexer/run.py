@@ -10,10 +10,11 @@ Decoding happens in child processes (`decode_pool`), encoding in threads of this
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +24,23 @@ import numpy.typing as npt
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.ahead import ahead
 from vsearch.indexer.cores import default_workers
-from vsearch.indexer.decode import DECODERS, DecodeOptions
+from vsearch.indexer.decode import DECODERS, DecodeOptions, clock
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
 from vsearch.indexer.discover import find_videos
 from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
-from vsearch.indexer.fingerprint import fingerprint
+from vsearch.indexer.fingerprint import Content, fingerprint
 from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.moments import embedder, register, renew_moments
 from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.shared_progress import shared
+from vsearch.indexer.summary import Progress, Report, Summary
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
     from vsearch.models import Backbone, Encoder
 
 DEFAULT_MODEL = "mini"
+DEFAULT_FPS = 2.0
 PUBLISH_EVERY_S = 30.0  # new videos become searchable at least this often during a long run
 FIRST_PASS_EVERY_S = 10.0  # the same in the first pass
 FIRST_PASS_FROM_BYTES = 64_000_000  # of new videos: less is done at full rate in some seconds
@@ -48,67 +51,19 @@ _FIRST_PASS_STALL_S = 10.0  # a file that hangs is left to the second pass
 @dataclass(frozen=True)
 class IndexOptions:
     """What a run may be told. `head`: a checkpoint's folder; `fps`: sampled frames a second; `device`: as
-    `resolve_devices` takes it; `workers`: decoder processes."""
+    `resolve_devices` takes it; `workers`: decoder processes. None where a library keeps what it has; `resample`: unless
+    `fps` says otherwise."""
 
     model: str | None = None
     head: Path | None = None
-    fps: float = 2.0
+    fps: float | None = None
     device: str = "auto"
     decoder: str = "auto"
     workers: int | None = None
     batch_size: int | None = None
+    resample: bool = False
     retry_failed: bool = False
     dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `warning` marks a report about one file or folder."""
-
-    stage: str
-    videos: int = 0
-    videos_done: int = 0
-    frames: int = 0
-    frames_per_s: float = 0.0
-    eta_s: float | None = None
-    warning: str | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run did, in videos. `failures`: path and reason of those that failed now or still."""
-
-    found: int = 0
-    unchanged: int = 0
-    indexed: int = 0
-    partial: int = 0
-    moved: int = 0
-    copies: int = 0
-    missing: int = 0
-    to_do: int = 0
-    frames: int = 0
-    seconds: float = 0.0
-    dry_run: bool = False
-    failures: list[tuple[str, str]] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """The run in a sentence."""
-        if not self.found and not self.missing:
-            return ["no videos found"]
-        parts = [f"{self.found} videos found"]
-        if self.dry_run:
-            parts.append(f"{self.to_do} would be decoded")
-        named = (
-            (self.indexed, "indexed"), (self.partial, "of them in part"), (self.unchanged, "unchanged"),
-            (self.moved, "moved"), (self.copies, "copies of known content"), (self.missing, "missing"),
-            (len(self.failures), "failed"),
-        )  # fmt: skip
-        parts += [f"{count} {name}" for count, name in named if count]
-        rate = f"; {self.frames} frames in {self.seconds:.1f} s" if self.frames else ""
-        return [", ".join(parts) + rate]
 
 
 def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, report: Report) -> Summary:
@@ -117,9 +72,9 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     Raises VsearchError for paths that are not there, a library in use by another run, a model that does not
     fit the library. KeyboardInterrupt leaves everything finished so far in place, and searchable.
     """
-    absent = next((p for p in paths if not p.exists()), None)
+    absent = next((p for p in paths if not os.path.exists(p)), None)
     if absent is not None:
-        raise VsearchError(f"there is no file or folder {absent}")
+        raise _not_there(path, absent)
     if options.decoder not in DECODERS:
         raise VsearchError(
             f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
@@ -127,20 +82,42 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     keep_freed()
     from vsearch.library import Library
 
-    report(Progress("looking for videos"))
-    scan = _scan(paths, report)
-    if not Library.exists(path) and (options.dry_run or not scan.files):
-        return Summary(found=len(scan.files), to_do=len(scan.files), dry_run=options.dry_run)
-    with Library.open(path, create=True) as library:
-        if options.dry_run:
-            return _Run(library, options, report).plan_only(scan)
-        with library.writing(), shared(path, report) as told:
-            return _Run(library, options, told).run(scan)
+    if options.dry_run or not Library.exists(path):
+        scan = _scan(paths, report)
+        if not Library.exists(path) and (options.dry_run or not scan.files):
+            return Summary(found=len(scan.files), to_do=len(scan.files), dry_run=options.dry_run)
+        with Library.open(path, create=True) as library:
+            if options.dry_run:
+                return _Run(library, options, report).plan_only(scan)
+            with library.writing(), shared(path, report) as told:
+                return _Run(library, options, told).run(scan)
+    with Library.open(path, create=True) as library, library.writing(), shared(path, report) as told:
+        run = _Run(library, options, told)
+        return run.run(_scan(paths, told))
+
+
+def _not_there(library_path: Path, absent: Path) -> VsearchError:
+    """The sentence for a path that does not exist, with the way out for one that the library knows."""
+    from vsearch.library import Library
+
+    known = 0
+    if Library.exists(library_path):
+        with Library.open(library_path) as library:
+            real = Path(os.path.realpath(absent))
+            known = sum(real == video.path or real in video.path.parents for video in library.videos())
+    if not known:
+        return VsearchError(f"there is no file or folder {absent}")
+    return VsearchError(
+        f"there is no file or folder {absent}, where the library knows {known} videos: on a disk that is away they "
+        "wait for it; under another name or place, index it there, and they are known; "
+        f"to give them up: vsearch forget {absent}"
+    )
 
 
 def _scan(paths: Sequence[Path], report: Report) -> Scan:
     from vsearch.library import FoundFile, Scan
 
+    report(Progress("looking for videos"))
     skipped: list[Path] = []
 
     def on_skip(path: Path, reason: str) -> None:
@@ -149,10 +126,32 @@ def _scan(paths: Sequence[Path], report: Report) -> Scan:
 
     found = find_videos(paths, on_skip)
     return Scan(
-        folders=tuple(path.resolve() for path in paths),
+        folders=tuple(Path(os.path.realpath(path)) for path in paths),
         files=tuple(FoundFile(file.path, file.size, file.mtime_ns) for file in found),
         skipped=tuple(skipped),
     )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What decoding a job has come to."""
+
+    job: Job
+    end: JobDone | JobFailed
+    frames: VideoFrames | None
+
+    @property
+    def covered_ms(self) -> int:
+        return 0 if isinstance(self.end, JobFailed) or self.frames is None else self.end.covered_ms
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A job that is settled, as of the content that was decoded. `reason`: why it failed, or is there in part."""
+
+    job: Job
+    reason: str | None
+    failed: bool
 
 
 class _Run:
@@ -173,6 +172,9 @@ class _Run:
             )
         if self._known and options.head:
             _check_same_head(self._known, options.head)
+        self._fps = self._sampling_rate()
+        self._passing: list[_Attempt] = []  # of decoders that died: to be tried again
+        self._first: dict[Path, _Attempt] = {}  # the same, while that is done
         self._bytes_todo = self._bytes_done = self._videos = self._videos_done = self._frames = 0
         self._begin = self._started = time.monotonic()
         self._stage = "indexing"
@@ -187,12 +189,35 @@ class _Run:
             failures=[(str(v.path), v.reason or "") for v in plan.known_failed],
         )  # fmt: skip
 
+    def _sampling_rate(self) -> float:
+        """The library's, or the one asked for. Raises LibraryError where that would cost decoding it anew, unasked."""
+        fps = self.options.fps
+        kept = self.library.sampling_rate(self._known.backbone) if self._known else None
+        if kept is None or fps is None or fps == kept:
+            return fps or kept or DEFAULT_FPS
+        assert self._known
+        count, duration_ms = self.library.sampled_otherwise(self._known.backbone, fps)
+        if count and not self.options.resample:
+            raise LibraryError(
+                f"this library samples {kept:g} frames a second; at {fps:g} its {count} videos, "
+                f"{clock(duration_ms / 1000)} in all, would be decoded anew: leave --fps away to keep "
+                f"{kept:g}, or add --resample"
+            )
+        return fps
+
     def run(self, scan: Scan) -> Summary:
         self._report(Progress("comparing with the library"))
         plan = self._plan(scan)
         for folder in plan.unreachable:
             self._warn(f"{folder} is empty or not there; nothing below it is called missing")
+        for folder, count in plan.silent:
+            self._warn(
+                f"none of the {count} videos known in {folder} is there; if their disk is away, they wait for it: "
+                f"nothing is called missing; if they were deleted: vsearch forget {folder}"
+            )
         self.library.apply_plan(plan)
+        if plan.jobs or self.options.resample:
+            self.library.note_sampling_rate(self._fps)
         failures = [(str(v.path), v.reason or "unknown") for v in plan.known_failed]
         for file, fault in plan.unreadable:
             self.library.record_failed([file], None, fault)
@@ -204,14 +229,15 @@ class _Run:
                 with self._decoders(len(plan.jobs)) as pool:  # they start while the model is made ready
                     encoder_id = self._register_encoder()
                     self._started = time.monotonic()
-                    self._first_pass(plan.jobs, encoder_id, pool)
-                    with closing(self._work(plan.jobs, encoder_id, pool)) as work:
-                        for job, reason, failed in work:
-                            if failed:
-                                failures += [(str(file.path), reason or "unknown") for file in job.files]
-                            else:
-                                indexed += len(job.files)
-                                partial += len(job.files) * (reason is not None)
+                    jobs = self._first_pass(plan.jobs, encoder_id, pool)
+                    for done in self._all_work(jobs, encoder_id, pool):
+                        if done.failed:
+                            failures += [
+                                (str(file.path), done.reason or "unknown") for file in done.job.files
+                            ]
+                        else:
+                            indexed += len(done.job.files)
+                            partial += len(done.job.files) * (done.reason is not None)
         finally:  # also when interrupted: what is recorded becomes searchable
             if encoder_id is not None:
                 self._publish(encoder_id)
@@ -225,8 +251,16 @@ class _Run:
         # A known library names its backbone, so a run with nothing to decode loads no model.
         backbone = self._known.backbone if self._known else self._load().backbone.identity
         return self.library.plan(
-            scan, fingerprint, backbone, self.options.fps, retry_failed=self.options.retry_failed
+            scan,
+            fingerprint,
+            backbone,
+            self._fps,
+            retry_failed=self.options.retry_failed,
+            hashed=self._hashed,
         )
+
+    def _hashed(self, done: int, count: int) -> None:
+        self._report(Progress("comparing with the library", count, done))
 
     def _load(self) -> Encoder:
         if self._encoder is None:
@@ -252,7 +286,7 @@ class _Run:
             return Encoder(load_backbone(model or DEFAULT_MODEL, device), ZeroShotHead())
         from vsearch.models.trained_head import trained_encoder
 
-        return trained_encoder(head, load_backbone(model or read_card(head).model, device), self.options.fps)
+        return trained_encoder(head, load_backbone(model or read_card(head).model, device), self._fps)
 
     def _devices(self) -> list[str]:
         from vsearch.models import resolve_devices
@@ -267,18 +301,19 @@ class _Run:
         return register(self.library, encoder)
 
     def _decoders(self, videos: int) -> DecodePool:
-        """Raises VsearchError where decoder nvdec cannot work."""
+        """For so many videos. Raises VsearchError where decoder nvdec cannot work."""
         devices, decoder = self._devices(), self.options.decoder
-        options = DecodeOptions(self.options.fps, decoder=decoder)
+        options = DecodeOptions(self._fps, decoder=decoder)
         if decoder == "nvdec":
             from vsearch.indexer.decode_torchcodec import check_torchcodec
 
             check_torchcodec(devices)
             options = replace(options, memory_limit_bytes=0, gpus=tuple(devices))
-        return DecodePool(options, self.options.workers or min(default_workers(devices, decoder), videos))
+        return DecodePool(options, min(self.options.workers or default_workers(devices, decoder), videos))
 
-    def _first_pass(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> None:
-        """Keyframes of videos that have no frames yet. What is wrong with a file, the second pass will say."""
+    def _first_pass(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> list[Job]:
+        """Keyframes of videos that have no frames yet. What is wrong with a file, the second pass will say. Gives the
+        jobs, with what is known of them by now."""
         encoder = self._load()
         seen = self.library.contents_with_frames(encoder.backbone.identity)
         new = [job for job in jobs if job.fingerprint not in seen]
@@ -287,18 +322,33 @@ class _Run:
         # What looks at several frames together was not trained on frames seconds apart.
         alone = encoder.backbone.frames_together == 1 and encoder.spec()["head"].get("frame_space")
         if not alone or sum(job.files[0].size for job in new) < FIRST_PASS_FROM_BYTES:
-            return
+            return list(jobs)
         self._stage = "first pass"
+        identified = {job.path: job for job in jobs}
         with closing(self._work(new, encoder_id, pool, coarse=True)) as work:
-            for _ in work:
-                pass
+            for done in work:
+                if done.job.files == identified[done.job.path].files:  # else it is looked at again
+                    identified[done.job.path] = done.job
         self._publish(encoder_id)
         self._stage = "full rate"
+        return list(identified.values())
+
+    def _all_work(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> Iterator[_Done]:
+        """All jobs at full rate; those whose decoder died, hung or had no memory a second time, with no other beside it."""
+        with closing(self._work(jobs, encoder_id, pool)) as work:
+            yield from work
+        again = [attempt.job for attempt in self._passing]
+        if again:
+            pool.close()
+            self._first = {attempt.job.path: attempt for attempt in self._passing}
+            self._stage = "second try"
+            with self._decoders(1) as single, closing(self._work(again, encoder_id, single)) as work:
+                yield from work
 
     def _work(
         self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool, *, coarse: bool = False
-    ) -> Generator[tuple[Job, str | None, bool], None, None]:
-        """Decode, encode and record; yields each job with a reason (partial or failed) and whether it failed."""
+    ) -> Generator[_Done, None, None]:
+        """Decode, encode and record; yields what is settled."""
         encoder = self._load()
         every_s = FIRST_PASS_EVERY_S if coarse else PUBLISH_EVERY_S
         self._videos_done = self._bytes_done = self._frames = 0
@@ -307,20 +357,11 @@ class _Run:
         self._begin = published = time.monotonic()
         self._progress()
         cost = 0.0
-        pre = encoder.backbone.preprocess
-        decode = DecodeOptions(
-            fps=self.options.fps,
-            shape=FrameShape(pre.size, pre.resize_mode, pre.interpolation),
-            decoder=self.options.decoder,
-            gpus=tuple(self._devices()),
-        )
-        if coarse:  # two to each window
-            seconds = encoder.head.window_s / 2
-            decode = replace(decode, keyframes_every_s=seconds, stall_s=_FIRST_PASS_STALL_S)
         batch = self.options.batch_size or (64 if encoder.backbone.device.startswith("cuda") else 8)
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
-        events = pool.run((DecodeJob(i, job.path) for i, job in enumerate(jobs)), decode)
+        decode = self._decode_options(coarse)
+        events = pool.run((DecodeJob(i, job.path, True, _content(job)) for i, job in enumerate(jobs)), decode)
         with (
             Lanes(*self._backbones) as lanes,
             closing(
@@ -334,16 +375,15 @@ class _Run:
             ) as ready,
         ):
             for end, frames in ready:
-                job = jobs[end.job_id]
-                if isinstance(end, JobFailed) or frames is None:
-                    reason = end.reason if isinstance(end, JobFailed) else "no picture could be decoded"
-                    if not coarse:
-                        self.library.record_failed(job.files, job.fingerprint, reason)
-                        self._warn(f"{job.path}: {reason}")
-                    yield job, reason, True
+                attempt = _Attempt(jobs[end.job_id], end, frames)
+                former = self._first.get(attempt.job.path)
+                if end.passing and not coarse and former is None:
+                    self._passing.append(attempt)
                 else:
-                    self._record(job, end, frames, encoder_id, coarse=coarse)
-                    yield job, end.partial, False
+                    if former and end.passing and former.covered_ms > attempt.covered_ms:
+                        attempt = former
+                    if done := self._settle(attempt, encoder_id, coarse=coarse):
+                        yield done
                 self._videos_done += 1
                 self._bytes_done += sizes[end.job_id]
                 self._progress()
@@ -353,14 +393,53 @@ class _Run:
                     published = time.monotonic()
                     cost = published - before
 
+    def _decode_options(self, coarse: bool) -> DecodeOptions:
+        encoder = self._load()
+        pre = encoder.backbone.preprocess
+        options = DecodeOptions(
+            fps=self._fps,
+            shape=FrameShape(pre.size, pre.resize_mode, pre.interpolation),
+            decoder=self.options.decoder,
+            gpus=tuple(self._devices()),
+        )
+        if not coarse:
+            return options
+        seconds = encoder.head.window_s / 2  # two to each window
+        return replace(options, keyframes_every_s=seconds, stall_s=_FIRST_PASS_STALL_S)
+
+    def _settle(self, attempt: _Attempt, encoder_id: int, *, coarse: bool) -> _Done | None:
+        """Record what a job has come to. None: nothing was learnt of the file, which is for next time."""
+        job, end = attempt.job, attempt.end
+        if end.content:
+            job = _identified(job, end.content)
+        failed = isinstance(end, JobFailed) or attempt.frames is None
+        reason = end.reason if isinstance(end, JobFailed) else end.partial
+        if failed and not reason:
+            reason = "no picture could be decoded"
+        if not failed and not (job.retry and end.passing):  # what there is may be more
+            assert isinstance(end, JobDone)
+            assert attempt.frames
+            self._record(job, end, attempt.frames, encoder_id, coarse=coarse)
+            return _Done(job, reason, False)
+        if coarse:
+            return _Done(job, reason, True)
+        self._warn(f"{job.path}: {reason}")
+        left = isinstance(end, JobFailed) and end.left
+        if left and not end.passing:
+            return None
+        if not left and not job.retry:
+            self.library.record_failed(job.files, job.fingerprint, reason or "")
+        return _Done(job, reason, True)
+
     def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int, *, coarse: bool) -> None:
         from vsearch.library import COARSE_FPS, MediaInfo, NewMoment
         from vsearch.models import plan_windows
 
         encoder = self._load()
+        assert job.fingerprint
         vectors, times = frames.result()
         windows = plan_windows(times, done.info.duration_ms, encoder.head.window_s, encoder.head.overlap)
-        fps = COARSE_FPS if coarse else self.options.fps
+        fps = COARSE_FPS if coarse else self._fps
         info = done.info
         media = MediaInfo(
             info.container,
@@ -420,6 +499,17 @@ class _Run:
 
     def _warn(self, text: str) -> None:
         self._report(Progress(self._stage, self._videos, self._videos_done, warning=text))
+
+
+def _content(job: Job) -> Content | None:
+    return Content(job.fingerprint, job.files[0].size, job.files[0].mtime_ns) if job.fingerprint else None
+
+
+def _identified(job: Job, content: Content) -> Job:
+    """The job of the content that was decoded; its other files are for next time if that is not what they have."""
+    first = replace(job.files[0], size=content.size, mtime_ns=content.mtime_ns)
+    others = job.files[1:] if content.fingerprint == job.fingerprint else ()
+    return replace(job, files=(first, *others), fingerprint=content.fingerprint)
 
 
 def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:

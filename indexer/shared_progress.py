@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vsearch.indexer.run import Progress, Report
+    from vsearch.indexer.summary import Progress, Report
 
 FILE = "index.progress"
 LOCK = f"{FILE}.lock"

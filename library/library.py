@@ -23,6 +23,7 @@ from vsearch.library.catalogue import (
     FrameSetRow,
     GarbageRow,
     GenerationRow,
+    MetaRow,
     VideoRow,
     asking,
     connect_sqlite,
@@ -166,14 +167,31 @@ class Library(Reading):
         fps: float,
         *,
         retry_failed: bool = False,
+        hashed: Callable[[int, int], None] = lambda done, count: None,
     ) -> Plan:
         """What an indexing run has to do. Changes nothing; see planning.py."""
         with self._catalogue.read() as session:
             known = reading.videos(asking(session), self._roots(session))
             stored = queries.stored_contents(session, backbone, fps)
         return make_plan(
-            scan, known, stored, fingerprint, retry_failed=retry_failed, gone=_lost_its_file, empty=_empty
-        )
+            scan, known, stored, fingerprint, retry_failed=retry_failed, gone=_lost_its_file, empty=_empty,
+            absent=_absent, hashed=hashed,
+        )  # fmt: skip
+
+    def sampling_rate(self, backbone: str) -> float | None:
+        """Sampled frames a second of this library; None when it has none yet."""
+        with self._catalogue.read() as session:
+            return queries.sampling_rate(session, backbone)
+
+    def note_sampling_rate(self, fps: float) -> None:
+        """From now on this is the library's rate."""
+        with self.writing(), self._catalogue.write() as session:
+            session.merge(MetaRow(key=queries.SAMPLING_RATE, value=repr(fps)))
+
+    def sampled_otherwise(self, backbone: str, fps: float) -> tuple[int, int]:
+        """Videos that are there with frames at another rate: how many, how long together in ms."""
+        with self._catalogue.read() as session:
+            return queries.sampled_otherwise(session, backbone, fps)
 
     def contents_with_frames(self, backbone: str) -> set[str]:
         """Fingerprints that have frames of a backbone, at any rate."""
@@ -462,6 +480,10 @@ def _none_here(path: Path) -> LibraryError:
 def _lost_its_file(video: Video) -> bool:
     """Gone for good, as far as one can see: its folder's disk is there, the file is not."""
     return not _empty(video.root) and not os.path.lexists(video.path)
+
+
+def _absent(path: Path) -> bool:
+    return not os.path.lexists(path)
 
 
 def _empty(folder: Path) -> bool:

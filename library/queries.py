@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, MomentRow, VideoRow
+from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, MetaRow, MomentRow, VideoRow
 from vsearch.library.heads import HEADS
 from vsearch.library.publishing import current_frame_sets, index_files, live_row, up_to_date
 from vsearch.library.records import (
@@ -21,6 +23,8 @@ from vsearch.library.records import (
 )
 from vsearch.library.rows import to_encoder, to_frames, to_generation
 
+SAMPLING_RATE = "fps"  # in meta
+
 
 def stored_contents(session: Session, backbone: str, fps: float) -> set[str]:
     """Fingerprints whose current frames are of this backbone at this rate."""
@@ -28,6 +32,41 @@ def stored_contents(session: Session, backbone: str, fps: float) -> set[str]:
         FrameSetRow.id.in_(current_frame_sets()), FrameSetRow.backbone == backbone, FrameSetRow.fps == fps
     )
     return set(session.scalars(query))
+
+
+def sampling_rate(session: Session, backbone: str) -> float | None:
+    """Sampled frames a second that the library has: as noted, else that of most of its frame sets. None: of no video."""
+    noted = session.get(MetaRow, SAMPLING_RATE)
+    with contextlib.suppress(ValueError):
+        if noted is not None and 0 < float(noted.value) < math.inf:
+            return float(noted.value)
+    rates = (
+        select(FrameSetRow.fps)
+        .where(
+            FrameSetRow.id.in_(current_frame_sets()),
+            FrameSetRow.backbone == backbone,
+            FrameSetRow.fps != COARSE_FPS,
+        )
+        .group_by(FrameSetRow.fps)
+        .order_by(func.count().desc(), func.max(FrameSetRow.id).desc())
+    )
+    return session.scalars(rates.limit(1)).first()
+
+
+def sampled_otherwise(session: Session, backbone: str, fps: float) -> tuple[int, int]:
+    """Contents that are there and have frames at another rate than `fps`: how many, how long together in ms."""
+    others = select(FrameSetRow.fingerprint).where(
+        FrameSetRow.id.in_(current_frame_sets()), FrameSetRow.backbone == backbone,
+        FrameSetRow.fps.not_in([fps, COARSE_FPS]),
+    )  # fmt: skip
+    durations = (
+        select(func.max(VideoRow.duration_ms).label("ms"))
+        .where(VideoRow.state.in_(PRESENT), VideoRow.fingerprint.in_(others))
+        .group_by(VideoRow.fingerprint)
+        .subquery()
+    )
+    count, ms = session.execute(select(func.count(), func.sum(durations.c.ms)).select_from(durations)).one()
+    return int(count), int(ms or 0)
 
 
 def contents_with_frames(session: Session, backbone: str) -> set[str]:

@@ -45,6 +45,8 @@ def apply_plan(session: Session, roots: Roots, plan: Plan) -> None:
     for video_id, file in moving.items():
         rows[video_id].root_id, rows[video_id].rel_path = roots.place(file.path)
         _back(rows[video_id], file)
+    session.flush()
+    roots.drop_empty({video.root for video, _ in plan.moved}.difference(plan.folders))
     rows = _videos(session, [video.id for video, _ in plan.touched])
     for video, file in plan.touched:
         _back(rows[video.id], file)
@@ -152,7 +154,7 @@ _CONTENT_OF = (  # of all its copies; one that failed before has its frames now,
     update(_VIDEOS)
     .where(_VIDEOS.c.fingerprint == bindparam("print"))
     .values(
-        state=case((_VIDEOS.c.state == FAILED, bindparam("now")), else_=_VIDEOS.c.state),
+        state=case((_VIDEOS.c.state != MISSING, bindparam("now")), else_=_VIDEOS.c.state),
         **{name: bindparam(name) for name in _CONTENT},
     )
 )

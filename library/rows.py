@@ -65,6 +65,20 @@ class Roots(RootFolders):
         self._session.flush()
         self.folders[row.id] = folder
 
+    def drop_empty(self, folders: Iterable[Path]) -> None:
+        """Forget those of these roots that hold no video and are not there any more: their name is another now."""
+        from sqlalchemy import select
+
+        from vsearch.library.catalogue import RootRow, VideoRow
+
+        for folder in folders:
+            for id in [id for id, root in self.folders.items() if root == folder]:
+                used = self._session.scalars(select(VideoRow.id).where(VideoRow.root_id == id)).first()
+                if used is None and not os.path.lexists(folder):
+                    self._session.delete(self._session.get_one(RootRow, id))
+                    self._session.flush()
+                    del self.folders[id]
+
     def place(self, path: Path) -> tuple[int, bytes]:
         """The root of a file (its own folder becomes one when it is below none) and its name below that."""
         if (root_id := self._find(path)) is None:
