@@ -23,12 +23,13 @@ import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.ahead import ahead
+from vsearch.indexer.attempts import Attempt, Settled, identified, planned_content
 from vsearch.indexer.cores import default_workers
 from vsearch.indexer.decode import DECODERS, DecodeOptions, clock
 from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
-from vsearch.indexer.discover import find_videos
 from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
-from vsearch.indexer.fingerprint import Content, fingerprint
+from vsearch.indexer.finding import not_there, scan
+from vsearch.indexer.fingerprint import fingerprint
 from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.moments import embedder, register, renew_moments
 from vsearch.indexer.picture import FrameShape
@@ -74,7 +75,7 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     """
     absent = next((p for p in paths if not os.path.exists(p)), None)
     if absent is not None:
-        raise _not_there(path, absent)
+        raise not_there(path, absent)
     if options.decoder not in DECODERS:
         raise VsearchError(
             f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
@@ -83,75 +84,17 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     from vsearch.library import Library
 
     if options.dry_run or not Library.exists(path):
-        scan = _scan(paths, report)
-        if not Library.exists(path) and (options.dry_run or not scan.files):
-            return Summary(found=len(scan.files), to_do=len(scan.files), dry_run=options.dry_run)
+        found = scan(paths, report)
+        if not Library.exists(path) and (options.dry_run or not found.files):
+            return Summary(found=len(found.files), to_do=len(found.files), dry_run=options.dry_run)
         with Library.open(path, create=True) as library:
             if options.dry_run:
-                return _Run(library, options, report).plan_only(scan)
+                return _Run(library, options, report).plan_only(found)
             with library.writing(), shared(path, report) as told:
-                return _Run(library, options, told).run(scan)
+                return _Run(library, options, told).run(found)
     with Library.open(path, create=True) as library, library.writing(), shared(path, report) as told:
         run = _Run(library, options, told)
-        return run.run(_scan(paths, told))
-
-
-def _not_there(library_path: Path, absent: Path) -> VsearchError:
-    """The sentence for a path that does not exist, with the way out for one that the library knows."""
-    from vsearch.library import Library
-
-    known = 0
-    if Library.exists(library_path):
-        with Library.open(library_path) as library:
-            real = Path(os.path.realpath(absent))
-            known = sum(real == video.path or real in video.path.parents for video in library.videos())
-    if not known:
-        return VsearchError(f"there is no file or folder {absent}")
-    return VsearchError(
-        f"there is no file or folder {absent}, where the library knows {known} videos: on a disk that is away they "
-        "wait for it; under another name or place, index it there, and they are known; "
-        f"to give them up: vsearch forget {absent}"
-    )
-
-
-def _scan(paths: Sequence[Path], report: Report) -> Scan:
-    from vsearch.library import FoundFile, Scan
-
-    report(Progress("looking for videos"))
-    skipped: list[Path] = []
-
-    def on_skip(path: Path, reason: str) -> None:
-        skipped.append(path)
-        report(Progress("looking for videos", warning=f"{path}: {reason}"))
-
-    found = find_videos(paths, on_skip)
-    return Scan(
-        folders=tuple(Path(os.path.realpath(path)) for path in paths),
-        files=tuple(FoundFile(file.path, file.size, file.mtime_ns) for file in found),
-        skipped=tuple(skipped),
-    )
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """What decoding a job has come to."""
-
-    job: Job
-    end: JobDone | JobFailed
-    frames: VideoFrames | None
-
-    @property
-    def covered_ms(self) -> int:
-        return 0 if isinstance(self.end, JobFailed) or self.frames is None else self.end.covered_ms
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A job that is settled, as of the content that was decoded. `reason`: why it failed, or is there in part."""
-
-    job: Job
-    reason: str | None
-    failed: bool
+        return run.run(scan(paths, told))
 
 
 class _Run:
@@ -173,8 +116,8 @@ class _Run:
         if self._known and options.head:
             _check_same_head(self._known, options.head)
         self._fps = self._sampling_rate()
-        self._passing: list[_Attempt] = []  # of decoders that died: to be tried again
-        self._first: dict[Path, _Attempt] = {}  # the same, while that is done
+        self._passing: list[Attempt] = []  # of decoders that died: to be tried again
+        self._first: dict[Path, Attempt] = {}  # the same, while that is done
         self._bytes_todo = self._bytes_done = self._videos = self._videos_done = self._frames = 0
         self._begin = self._started = time.monotonic()
         self._stage = "indexing"
@@ -324,16 +267,16 @@ class _Run:
         if not alone or sum(job.files[0].size for job in new) < FIRST_PASS_FROM_BYTES:
             return list(jobs)
         self._stage = "first pass"
-        identified = {job.path: job for job in jobs}
+        latest = {job.path: job for job in jobs}
         with closing(self._work(new, encoder_id, pool, coarse=True)) as work:
             for done in work:
-                if done.job.files == identified[done.job.path].files:  # else it is looked at again
-                    identified[done.job.path] = done.job
+                if done.job.files == latest[done.job.path].files:  # else it is looked at again
+                    latest[done.job.path] = done.job
         self._publish(encoder_id)
         self._stage = "full rate"
-        return list(identified.values())
+        return list(latest.values())
 
-    def _all_work(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> Iterator[_Done]:
+    def _all_work(self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool) -> Iterator[Settled]:
         """All jobs at full rate; those whose decoder died, hung or had no memory a second time, with no other beside it."""
         with closing(self._work(jobs, encoder_id, pool)) as work:
             yield from work
@@ -347,7 +290,7 @@ class _Run:
 
     def _work(
         self, jobs: Sequence[Job], encoder_id: int, pool: DecodePool, *, coarse: bool = False
-    ) -> Generator[_Done, None, None]:
+    ) -> Generator[Settled, None, None]:
         """Decode, encode and record; yields what is settled."""
         encoder = self._load()
         every_s = FIRST_PASS_EVERY_S if coarse else PUBLISH_EVERY_S
@@ -361,7 +304,9 @@ class _Run:
         together = encoder.backbone.frames_together
         batch = max(together, batch - batch % together)
         decode = self._decode_options(coarse)
-        events = pool.run((DecodeJob(i, job.path, True, _content(job)) for i, job in enumerate(jobs)), decode)
+        events = pool.run(
+            (DecodeJob(i, job.path, True, planned_content(job)) for i, job in enumerate(jobs)), decode
+        )
         with (
             Lanes(*self._backbones) as lanes,
             closing(
@@ -375,7 +320,7 @@ class _Run:
             ) as ready,
         ):
             for end, frames in ready:
-                attempt = _Attempt(jobs[end.job_id], end, frames)
+                attempt = Attempt(jobs[end.job_id], end, frames)
                 former = self._first.get(attempt.job.path)
                 if end.passing and not coarse and former is None:
                     self._passing.append(attempt)
@@ -407,11 +352,11 @@ class _Run:
         seconds = encoder.head.window_s / 2  # two to each window
         return replace(options, keyframes_every_s=seconds, stall_s=_FIRST_PASS_STALL_S)
 
-    def _settle(self, attempt: _Attempt, encoder_id: int, *, coarse: bool) -> _Done | None:
+    def _settle(self, attempt: Attempt, encoder_id: int, *, coarse: bool) -> Settled | None:
         """Record what a job has come to. None: nothing was learnt of the file, which is for next time."""
         job, end = attempt.job, attempt.end
         if end.content:
-            job = _identified(job, end.content)
+            job = identified(job, end.content)
         failed = isinstance(end, JobFailed) or attempt.frames is None
         reason = end.reason if isinstance(end, JobFailed) else end.partial
         if failed and not reason:
@@ -420,16 +365,16 @@ class _Run:
             assert isinstance(end, JobDone)
             assert attempt.frames
             self._record(job, end, attempt.frames, encoder_id, coarse=coarse)
-            return _Done(job, reason, False)
+            return Settled(job, reason, False)
         if coarse:
-            return _Done(job, reason, True)
+            return Settled(job, reason, True)
         self._warn(f"{job.path}: {reason}")
         left = isinstance(end, JobFailed) and end.left
         if left and not end.passing:
             return None
         if not left and not job.retry:
             self.library.record_failed(job.files, job.fingerprint, reason or "")
-        return _Done(job, reason, True)
+        return Settled(job, reason, True)
 
     def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int, *, coarse: bool) -> None:
         from vsearch.library import COARSE_FPS, MediaInfo, NewMoment
@@ -499,17 +444,6 @@ class _Run:
 
     def _warn(self, text: str) -> None:
         self._report(Progress(self._stage, self._videos, self._videos_done, warning=text))
-
-
-def _content(job: Job) -> Content | None:
-    return Content(job.fingerprint, job.files[0].size, job.files[0].mtime_ns) if job.fingerprint else None
-
-
-def _identified(job: Job, content: Content) -> Job:
-    """The job of the content that was decoded; its other files are for next time if that is not what they have."""
-    first = replace(job.files[0], size=content.size, mtime_ns=content.mtime_ns)
-    others = job.files[1:] if content.fingerprint == job.fingerprint else ()
-    return replace(job, files=(first, *others), fingerprint=content.fingerprint)
 
 
 def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:

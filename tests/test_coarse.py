@@ -154,7 +154,7 @@ def test_a_run_stopped_between_the_passes_goes_on_with_the_second(
 
 def test_what_has_frames_at_another_rate_keeps_them_until_it_is_done_again(index: Run) -> None:
     index()
-    options = IndexOptions(fps=1.0, device="cpu", workers=1)
+    options = IndexOptions(fps=1.0, resample=True, device="cpu", workers=1)
     stages: list[str] = []
     index_videos(index.library, [index.folder], options, lambda told: stages.append(told.stage))
     assert "first pass" not in stages
