@@ -260,9 +260,12 @@ def _is_scrambled(path: Path) -> bool:
     """Whether most packets of a transport stream are marked as scrambled (ISO 13818-1, 2.4.3.3)."""
     with open(path, "rb") as file:
         data = file.read(1 << 20)
-    first = max(0, data.find(b"\x47"))
-    flags = [byte >> 6 for byte in data[first + 3 :: 188]]
-    return 2 * sum(flag > 1 for flag in flags) > len(flags)
+    for size in (188, 192):
+        first = data.find(b"\x47", 0, size)
+        if first >= 0 and not data[first : first + 5 * size : size].strip(b"\x47"):
+            flags = [byte >> 6 for byte in data[first + 3 :: size]]
+            return 2 * sum(flag > 1 for flag in flags) > len(flags)
+    return False
 
 
 def _walk_atoms(path: Path) -> tuple[set[bytes], bool]:
