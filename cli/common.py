@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -36,12 +38,16 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _check_values(kwargs)
             return function(*args, **kwargs)
         except VsearchError as error:
             note(f"vsearch: {error}")
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             note("vsearch: interrupted; what was finished is kept")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except typer.Abort:  # at a question
+            note("vsearch: nothing was changed")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:  # `vsearch query … | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,15 +64,31 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
+def _check_values(options: Mapping[str, Any]) -> None:
+    """Options of one kind are refused for one reason, whatever the verb. Raises VsearchError."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise VsearchError(f"--{name.replace('_', '-')} takes a number such as 0.5, not {value}")
+    device = options.get("device", "auto")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?(,cuda:\d+)*", device):
+        raise VsearchError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
+
+
 def note(text: str) -> None:
     """A line for the person, on stderr."""
     with contextlib.suppress(OSError):  # the terminal may be gone
         print(printable(text), file=sys.stderr, flush=True)
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """'1 video', '2 videos'."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def print_json(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False)
-    if not text.isprintable() or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    if ascii_only or not text.isprintable() or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         text = json.dumps(value)  # file names that are not UTF-8 stay reversible as \udcXX escapes
     print(text)
 
@@ -92,9 +114,9 @@ def parse_time(text: str) -> int:
         parts = [float(p) for p in text.strip().split(":")]
         if not 1 <= len(parts) <= 3 or any(p < 0 for p in parts):
             raise ValueError
-    except ValueError:
+        return round(sum(p * 60**i for i, p in enumerate(reversed(parts))) * 1000)
+    except (ValueError, OverflowError):  # nan, inf
         raise VsearchError(f"not a time: {text!r}; write seconds (95.5) or HH:MM:SS.mmm") from None
-    return round(sum(p * 60**i for i, p in enumerate(reversed(parts))) * 1000)
 
 
 def short_path(path: str | Path) -> str:

@@ -12,6 +12,7 @@ from vsearch.cli.common import (
     SCHEMA_VERSION,
     JsonOption,
     LibraryOption,
+    note,
     print_json,
     printable,
     short_path,
@@ -50,6 +51,7 @@ def ls(
             shown = "coarse" if is_coarse(v, coarse) else v.state
             print(f"{shown}\t{length}\t{printable(short_path(v.path))}")
     if not videos:
+        note("no videos yet; run `vsearch index FOLDER`" if state is None else f"no video is {state}")
         raise typer.Exit(EXIT_NOTHING)
 
 

@@ -8,7 +8,15 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vsearch.cli.common import SCHEMA_VERSION, print_json, printable, short_path, timecode
+from vsearch.cli.common import (
+    SCHEMA_VERSION,
+    counted,
+    note,
+    print_json,
+    printable,
+    short_path,
+    timecode,
+)
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
@@ -32,7 +40,8 @@ def print_hits(answer: Answer, fmt: str) -> None:
         for hit in answer.hits:
             print_json(hit_record(hit))
     elif fmt in ("paths", "null"):
-        _write_paths([hit.path for hit in answer.hits], b"\0" if fmt == "null" else b"\n")
+        there = [hit.path for hit in answer.hits if not hit.gone]  # they go to other programs
+        _write_paths(there, b"\0" if fmt == "null" else b"\n")
     elif fmt == "csv":
         writer = csv_module.writer(sys.stdout)
         writer.writerow(["rank", "score", "strength", "start", "end", "path"])
@@ -58,7 +67,18 @@ def hit_record(hit: Hit) -> dict[str, Any]:
         "more": [{"start": m.start_ms / 1000, "end": m.end_ms / 1000, "score": round(m.score, 6)} for m in hit.more],
         "also_at": list(hit.also_at),
         "coarse": hit.coarse,
+        "gone": hit.gone,
     }  # fmt: skip
+
+
+def note_gone(answer: Answer) -> None:
+    """Say of hits whose files are not where they were that they are not."""
+    gone = sum(hit.gone for hit in answer.hits)
+    if gone:
+        note(
+            f"{counted(gone, 'of these videos is', 'of these videos are')} not there now: on a disk that is not "
+            "connected, moved or deleted; `vsearch index` on the folders where they are now finds them"
+        )
 
 
 def recall(library: Library, rank: int) -> tuple[str, int, int]:
@@ -93,7 +113,8 @@ def _print_table(answer: Answer) -> None:
     table.add_column("file", overflow="fold")
     for h in answer.hits:
         file = Text(printable(short_path(h.path)))
-        notes = ["coarse"] if h.coarse else []
+        notes = ["not there now"] if h.gone else []
+        notes += ["coarse"] if h.coarse else []
         notes += [f"{len(h.more)} more here"] if h.more else []
         notes += [f"same content in {len(h.also_at)} more files"] if h.also_at else []
         if notes:

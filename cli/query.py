@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @verb
 def query(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence, written like a caption.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT...", help="A sentence, written like a caption; quotes are not needed."),
+    ],
     number: Annotated[
         int, typer.Option("-n", "--number", min=1, help="How many videos (with --in: moments) to show.")
     ] = 10,
@@ -58,29 +61,49 @@ def query(
     fmt = output.chosen_format(as_json=as_json, jsonl=jsonl, csv=csv, paths=paths, null=null)
     place = find_library(library).expanduser().resolve()
     within_path = None if within is None else str(absolute(within))
-    question = Question(str(place), text, number, threshold, within, within_path)
+    question = Question(str(place), " ".join(words), number, threshold, within, within_path)
     asked = ask(question, device) if helper else Asked(None, running=False)
-    answer, loaded = (asked.answer, False) if asked.answer else _answer_alone(place, question, device)
-    output.print_hits(answer, fmt)
+    if asked.answer:
+        answer, loaded = asked.answer, False
+        _print_now(answer, fmt)
+        if not asked.noted:
+            _note(place, answer)
+    else:
+        answer, loaded = _answer_alone(place, question, device, fmt)
     if helper and not asked.running:
-        sys.stdout.flush()  # the answer first
         start(place, device, encoder=loaded)
     if not answer.hits:
         note("nothing found" if threshold is None else f"nothing found that scores {threshold} or more")
         raise typer.Exit(EXIT_NOTHING)
+    output.note_gone(answer)
     if not answer.confident:
         note("no confident match: probably not in this library; the nearest moments are shown")
         raise typer.Exit(EXIT_NOTHING)
 
 
-def _answer_alone(place: Path, question: Question, device: str) -> tuple[Answer, bool]:
-    """The answer, and whether the model was needed."""
+def _answer_alone(place: Path, question: Question, device: str, fmt: str) -> tuple[Answer, bool]:
+    """Print the answer; gives it, and whether the model was needed."""
     from vsearch.library import open_reading
     from vsearch.retriever import live_encoder
     from vsearch.retriever.question import OwnEncoder, answer, remember
 
     with open_reading(place) as library:
         encoder = OwnEncoder(live_encoder(library), device)
-        given = answer(library, question, encoder=encoder, device=device)
-        remember(library, given)
+        given = answer(library, question, encoder=encoder, device=device, cache=False)
+        _print_now(given, fmt)
+        remember(library, given, encoder)
     return given, encoder.loaded is not None
+
+
+def _note(place: Path, given: Answer) -> None:
+    from vsearch.library import open_reading
+    from vsearch.retriever.question import remember
+
+    with open_reading(place) as library:
+        remember(library, given)
+
+
+def _print_now(given: Answer, fmt: str) -> None:
+    """The answer first, notes and helpers then."""
+    output.print_hits(given, fmt)
+    sys.stdout.flush()

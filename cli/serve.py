@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vsearch.cli.common import LibraryOption, note, printable, verb
+from vsearch.errors import VsearchError
 
 
 @verb
@@ -26,11 +28,17 @@ def serve(
     library: LibraryOption = None,
 ) -> None:  # fmt: skip
     """Open the search page, and the HTTP API beside it (docs/api.md)."""
-    from vsearch.library import find_library
+    from vsearch.library import Library, find_library
+    from vsearch.library.location import ENVIRONMENT
     from vsearch.webui.security import Access
     from vsearch.webui.server import serve as run
 
     access = Access(host, token)
     path = find_library(library)
+    asked_for = library is not None or bool(os.environ.get(ENVIRONMENT))
+    if asked_for and not Library.exists(path):  # a typo in a unit file must not listen for ever
+        raise VsearchError(
+            f"there is no library at {path}: run `vsearch index FOLDER` with the same --library first"
+        )
     note(f"http://{host}:{port}/  (library {printable(str(path))}; Ctrl-C ends)")
     run(path, access, port, heads=heads, open_browser=open_browser)

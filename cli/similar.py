@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -29,10 +30,13 @@ def similar(
     video, at, time = moment.rpartition("@")
     if not at:
         raise VsearchError(f"write VIDEO@TIME, such as {moment}@1:35")
+    time_ms, fmt = parse_time(time), output.chosen_format(as_json=as_json, jsonl=jsonl)
     with open_reading(find_library(library)) as opened:
-        answer = search_similar(opened, opened.find_video(video), parse_time(time), number=number)
+        answer = search_similar(opened, opened.find_video(video), time_ms, number=number)
+        output.print_hits(answer, fmt)
+        sys.stdout.flush()  # the answer first
         remember(opened, answer)
-    output.print_hits(answer, output.chosen_format(as_json=as_json, jsonl=jsonl))
     if not answer.hits:
         note("nothing found")
         raise typer.Exit(EXIT_NOTHING)
+    output.note_gone(answer)

@@ -47,8 +47,8 @@ BUSY_TIMEOUT_MS = 30_000
 _log = logging.getLogger(__name__)
 _CACHED_TEXTS = 10_000
 _SLACK_MS = 10_000  # that a moment may end behind what its video's file says is its length
-_CACHE_PATIENCE_MS = 200  # a query does not wait for an indexing run to remember its vector
 _warned: set[str] = set()  # what this process has reported
+NOTE_PATIENCE_MS = 200  # a query does not wait for an indexing run to note what it found
 _CHUNK = 10_000  # SQLite takes at most 32,766 parameters in a statement
 
 _ROOT = namedtuple("_ROOT", "id path relative")
@@ -233,7 +233,7 @@ class Reading(ABC):
         reason to fail a query."""
         values = {"encoder_id": encoder_id, "text": text}
         try:
-            with self._noting(_CACHE_PATIENCE_MS) as ask:
+            with self._noting(NOTE_PATIENCE_MS) as ask:
                 ask("DELETE FROM text_vectors WHERE encoder_id = :encoder_id AND text = :text", **values)
                 ask(
                     "INSERT INTO text_vectors (encoder_id, text, vector) VALUES (:encoder_id, :text, :vector)",
@@ -247,7 +247,7 @@ class Reading(ABC):
         except LibraryError as error:
             _log.debug("query vector not cached: %s", error)
 
-    def remember(self, key: str, value: str, patience_ms: int = BUSY_TIMEOUT_MS) -> bool:
+    def remember(self, key: str, value: str, patience_ms: int = NOTE_PATIENCE_MS) -> bool:
         """Keep a short text between commands; like the text cache, never a reason to fail. Whether it is kept."""
         try:
             with self._noting(patience_ms) as ask:

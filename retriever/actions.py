@@ -32,6 +32,8 @@ from vsearch.retriever.moments import find_intervals
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
 from vsearch.retriever.searching import (
     check_head,
+    check_threshold,
+    files_there,
     live_encoder,
     matching_encoder,
     sentence_vector,
@@ -196,17 +198,20 @@ def search_in(
     threshold: float | None = None,
     encoder: TextEncoder | None = None,
     device: str = "auto",
+    cache: bool = True,
 ) -> Answer:
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
+    check_threshold(threshold)
     live = live_encoder(library)
-    text, query = sentence_vector(library, live, text, encoder, device)
+    text, query = sentence_vector(library, live, text, encoder, device, cache=cache)
     found = find_intervals(dense_timeline_of(library, video), np.asarray(query, dtype=np.float32), number)
     kept = [i for i in found if threshold is None or i.score >= threshold]
     calibration = live.spec.get("calibration")
+    path, _, gone = files_there([video])
     hits = tuple(
         Hit(
             rank,
-            str(video.path),
+            path,
             video.id,
             i.start_ms,
             i.end_ms,
@@ -214,6 +219,7 @@ def search_in(
             strength(i.score, calibration),
             (),
             (),
+            gone=gone,
         )
         for rank, i in enumerate(kept, start=1)
     )

@@ -20,7 +20,8 @@ class Scored:
 class Hit:
     """A video's best moment. `score` is a cosine; `more` are its other moments, `also_at` copies of the file.
 
-    `coarse`: found by keyframes alone, as the video has not been indexed at full rate yet.
+    `coarse`: found by keyframes alone, as the video has not been indexed at full rate yet. `gone`: no file of it is
+    there now.
     """
 
     rank: int
@@ -33,6 +34,7 @@ class Hit:
     more: tuple[Scored, ...]
     also_at: tuple[str, ...]
     coarse: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 `ask` puts a question to it; when nobody answers, the query does the work itself, to the same answer, and `start`
 leaves a helper behind for the next one (see helper_process.py). They talk over a Unix socket (0600) in a folder of the
 user's own (0700); each side checks that the other is the same user. A message is a length (4 bytes, big-endian) and
-that many bytes of JSON: a question (question.py), then an answer (answer.py) or null when the helper leaves it to the
-query. Without Unix sockets, or switched off, every query does the work itself.
+that many bytes of JSON: a question (question.py), then an answer (answer.py) behind a + when its hits are noted, a -
+when not, or null when the helper leaves it to the query. Without Unix sockets, or switched off, every query does the work itself.
 
 Nothing heavy is imported here: a query that the helper answers starts without NumPy, SQL, FAISS or torch.
 """
@@ -38,10 +38,12 @@ _ROOMS = ("cli", "library", "models", "retriever")
 
 
 class Asked(NamedTuple):
-    """What became of a question. `answer` None: do the work yourself. `running`: whether there is a helper."""
+    """What became of a question. `answer` None: do the work yourself. `running`: whether there is a helper. `noted`:
+    whether it has noted the hits for the commands that follow."""
 
     answer: Answer | None
     running: bool
+    noted: bool = False
 
 
 def enabled() -> bool:
@@ -65,7 +67,11 @@ def ask(question: Question, device: str = "auto") -> Asked:
             running = True
             send(line, message)
             reply = receive(line, MOST_ANSWER_BYTES)
-        return Asked(None if reply == b"null" else Answer.from_json(reply), True)
+        if reply == b"null":
+            return Asked(None, True)
+        if reply[:1] not in (b"+", b"-"):
+            return Asked(None, False)
+        return Asked(Answer.from_json(reply[1:]), True, noted=reply[:1] == b"+")
     except TimeoutError:
         return Asked(None, running)
     except (

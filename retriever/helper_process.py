@@ -67,8 +67,8 @@ def _answer(line: socket.socket, librarian: Librarian) -> bool:
         question = Question.from_json(receive(line, MOST_BYTES))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
-    found = librarian.answer(question, lambda: _waits(line))
-    reply = b"null" if found is None else found.to_json().encode()
+    found, noted = librarian.answer(question, lambda: _waits(line))
+    reply = b"null" if found is None else (b"+" if noted else b"-") + found.to_json().encode()
     with contextlib.suppress(OSError):  # gone
         send(line, reply if len(reply) <= MOST_ANSWER_BYTES else b"null")
     return True

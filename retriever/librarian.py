@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _VIEWS, _ENCODERS = 3, 2
 _LET_GO_S = 120.0  # an index not asked for so long is closed: it may keep a disk busy, and memory
-_NOTE_PATIENCE_MS = 500  # while another process writes; a caller waits PATIENCE_S in all
+_NOTE_PATIENCE_MS = 20  # while another process writes: the answer must not wait, and the caller notes it then
 
 
 @dataclass
@@ -59,18 +59,19 @@ class Librarian:
         except (VsearchError, OSError):
             return False
 
-    def answer(self, question: Question, waits: Callable[[], bool]) -> Answer | None:
-        """None: the query is to do the work itself. Nothing is noted for a caller who no longer `waits`."""
+    def answer(self, question: Question, waits: Callable[[], bool]) -> tuple[Answer | None, bool]:
+        """The answer, and whether it is noted. None: the query is to do the work itself. Nothing is noted for a caller
+        who no longer `waits`."""
         try:
             library = open_reader(Path(question.library))
             if library is None:
-                return None
+                return None, False
             with library:
                 live = live_encoder(library)
                 encoder = self._encoder(live)
                 if encoder is None and library.cached_text(live.id, tidied(question.text)) is None:
                     self._wanted = live
-                    return None
+                    return None, False
                 found = answer(
                     library,
                     question,
@@ -79,11 +80,11 @@ class Librarian:
                     view=lambda: self._view(library),
                 )
                 if library.damaged:
-                    return None  # the query says what, to whom it may concern
-                noted = waits() and remember(library, found, _NOTE_PATIENCE_MS)
+                    return None, False  # the query says what, to whom it may concern
+                noted = waits() and remember(library, found, patience_ms=_NOTE_PATIENCE_MS)
         except Exception:  # a fault of ours, too: the query's own way reports it
-            return None
-        return found if noted else None
+            return None, False
+        return found, noted
 
     def load_wanted(self) -> None:
         """Load the encoder that a question lacked; meanwhile queries do their own work."""

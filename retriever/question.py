@@ -53,6 +53,7 @@ class OwnEncoder:
     def __init__(self, live: EncoderInfo, device: str) -> None:
         self.identity = live.identity
         self.loaded: TextEncoder | None = None
+        self.made: dict[str, npt.NDArray[np.float32]] = {}  # sentences and their vectors (D,)
         self._live, self._device = live, device
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -60,7 +61,9 @@ class OwnEncoder:
         from vsearch.retriever.searching import text_encoder
 
         self.loaded = text_encoder(self._live, self.loaded, self._device)
-        return self.loaded.embed_texts(texts)
+        vectors = self.loaded.embed_texts(texts)
+        self.made.update(zip(texts, vectors, strict=True))
+        return vectors
 
 
 def answer(
@@ -70,8 +73,10 @@ def answer(
     encoder: TextEncoder | None = None,
     device: str = "auto",
     view: Callable[[], IndexView] | None = None,
+    cache: bool = True,
 ) -> Answer:
-    """Raises VsearchError. `encoder`: a loaded one; `view`: gives the live index where it is open already."""
+    """Raises VsearchError. `encoder`: a loaded one; `view`: gives the live index where it is open already; `cache`:
+    keep the vector of a new sentence now (else `remember` does, when the answer is out)."""
     if question.within is None:
         from vsearch.retriever.searching import search
 
@@ -83,6 +88,7 @@ def answer(
             encoder=encoder,
             device=device,
             view=view() if view else None,
+            cache=cache,
         )
     from vsearch.retriever.actions import search_in
 
@@ -95,12 +101,20 @@ def answer(
         threshold=question.threshold,
         encoder=encoder,
         device=device,
+        cache=cache,
     )
 
 
-def remember(library: Reading, given: Answer, patience_ms: int | None = None) -> bool:
-    """Note the hits for the commands that follow. Whether they are noted."""
+def remember(
+    library: Reading, given: Answer, encoder: OwnEncoder | None = None, patience_ms: int | None = None
+) -> bool:
+    """Note the hits for the commands that follow, and the sentences that `encoder` encoded. Waits 200 ms (or
+    `patience_ms`) at most for another process that writes, and never fails. Whether the hits are noted."""
     value = json.dumps([[hit.path, hit.start_ms, hit.end_ms] for hit in given.hits])
-    if patience_ms is None:
-        return library.remember(LAST_HITS, value)
-    return library.remember(LAST_HITS, value, patience_ms)
+    noted = library.remember(LAST_HITS, value, *([] if patience_ms is None else [patience_ms]))
+    if noted and encoder is not None and encoder.made:
+        live = library.live_encoder()
+        if live is not None and live.identity == encoder.identity:
+            for text, vector in encoder.made.items():
+                library.cache_text(live.id, text, vector)
+    return noted

@@ -7,7 +7,9 @@ A sentence asked before costs no model: its vector is cached in the library.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,32 +50,41 @@ def search(
     device: str = "auto",
     only: Only | None = None,
     view: IndexView | None = None,
+    cache: bool = True,
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
     `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
     when the sentence is new. `only`: which videos may answer. `view`: the live index where it is open
-    already. Raises VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the library's model is not the one at hand.
+    already. `cache`: keep the vector of a new sentence in the library. Raises
+    VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the library's model is not the one at hand.
     """
+    check_threshold(threshold)
     live = live_encoder(library)
-    text, query = sentence_vector(library, live, text, encoder, device)
+    text, query = sentence_vector(library, live, text, encoder, device, cache=cache)
     calibration = live.spec.get("calibration")
     return _answer(library, live, text, query, number, calibration, threshold=threshold, only=only, view=view)
 
 
 def search_similar(
-    library: Reading, video: Video, time_ms: int, *, number: int = 10, only: Only | None = None
+    library: Reading,
+    video: Video,
+    time_ms: int,
+    *,
+    number: int = 10,
+    only: Only | None = None,
+    view: IndexView | None = None,
 ) -> Answer:
-    """Moments that look like the frame of `video` at `time_ms`; the place itself is left out."""
+    """Moments that look like the frame of `video` at `time_ms`; the place itself is left out, in copies too."""
     encoder = live_encoder(library)
     query = look_of(library, video, time_ms)
 
-    def elsewhere(m: Scored) -> bool:
-        return m.video_id != video.id or not m.start_ms <= time_ms <= m.end_ms
+    def elsewhere(m: Moment) -> bool:
+        return m.fingerprint != video.fingerprint or not m.start_ms <= time_ms <= m.end_ms
 
     # Scores between pictures are not on the scale of scores between sentences and pictures: no words for them.
     label = f"{video.path}@{time_ms / 1000:.3f}"
-    return _answer(library, encoder, label, query, number, None, keep=elsewhere, only=only)
+    return _answer(library, encoder, label, query, number, None, keep=elsewhere, only=only, view=view)
 
 
 def search_look(
@@ -130,7 +141,13 @@ def live_encoder(library: Reading) -> EncoderInfo:
 
 
 def sentence_vector(
-    library: Reading, live: EncoderInfo, text: str, encoder: TextEncoder | None = None, device: str = "auto"
+    library: Reading,
+    live: EncoderInfo,
+    text: str,
+    encoder: TextEncoder | None = None,
+    device: str = "auto",
+    *,
+    cache: bool = True,
 ) -> tuple[str, npt.NDArray[np.float32]]:
     """A sentence with its spaces tidied, and its vector (D,): cached, or embedded now and cached then."""
     text = tidied(text)
@@ -139,13 +156,38 @@ def sentence_vector(
     query = library.cached_text(live.id, text)
     if query is None:
         query = text_encoder(live, encoder, device).embed_texts([text])[0]
-        library.cache_text(live.id, text, query)
+        if cache:
+            library.cache_text(live.id, text, query)
     return text, query
 
 
 def tidied(text: str) -> str:
-    """A sentence as it is cached and encoded: its spaces single."""
+    """A sentence as it is cached and encoded: its spaces single. Raises VsearchError when it is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes that the terminal's encoding did not know
+        try:
+            text = os.fsencode(text).decode()
+        except UnicodeError:
+            raise VsearchError("the query is not readable text: write it in UTF-8") from None
     return " ".join(text.split())
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Raises VsearchError for what nothing can be compared with."""
+    if threshold is not None and not math.isfinite(threshold):
+        raise VsearchError(f"the threshold must be a number such as 0.25, not {threshold}")
+
+
+def files_there(videos: Sequence[Video]) -> tuple[str, tuple[str, ...], bool]:
+    """Of files with one content: the path to name, the others, and whether all are gone from where they were.
+
+    One that is there goes first, and those that are not are only named when none is.
+    """
+    paths = [str(video.path) for video in videos]
+    there = [path for path in paths if os.path.exists(path)]
+    first, *others = there or paths
+    return first, tuple(others), not there
 
 
 def text_encoder(live: EncoderInfo, loaded: TextEncoder | None = None, device: str = "auto") -> TextEncoder:
@@ -200,7 +242,7 @@ def _answer(
     calibration: Mapping[str, Any] | None,
     *,
     threshold: float | None = None,
-    keep: Callable[[Scored], bool] = lambda m: True,
+    keep: Callable[[Moment], bool] = lambda m: True,
     only: Only | None = None,
     view: IndexView | None = None,
 ) -> Answer:
@@ -219,7 +261,7 @@ def _answer(
     frames: dict[int, FrameSet] = {}
     if encoder.spec["head"].get("frame_space"):  # a damaged file costs its own re-ranking, not the query
         frames = library.sound_frames(moment.frame_set_id for moment in moments)
-    scored = []
+    scored, kept = [], []
     files: dict[int, tuple[Video, ...]] = {}
     frames_of: dict[int, FrameSet | None] = {}  # by video id
     coarse: set[int] = set()  # video ids
@@ -238,7 +280,8 @@ def _answer(
         frames_of[video.id] = found_frames
         coarse |= {video.id} if moment.coarse else set()
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
-    kept = [m for m in scored if keep(m) and (threshold is None or m.score >= threshold)]
+        if keep(moment) and (threshold is None or score >= threshold):
+            kept.append(scored[-1])
     contrast = EVENT_CONTRAST * score_spread(scored)
     hits = []
     for rank, found in enumerate(group_by_video(kept)[:number], start=1):
@@ -246,8 +289,9 @@ def _answer(
         shown = frames_of[video_id]
         if shown is not None:
             fit = frame_cosines(shown.vectors, query)
-            events = [split_into_events(m, shown.times_ms, fit, contrast) for m in found.moments]
-            found = VideoAnswer(tuple(sorted(itertools.chain(*events), key=lambda m: (-m.score, m.start_ms))))
+            split = (split_into_events(m, shown.times_ms, fit, contrast) for m in found.moments)
+            events = [e for e in itertools.chain(*split) if threshold is None or e.score >= threshold]
+            found = VideoAnswer(tuple(sorted(events, key=lambda m: (-m.score, m.start_ms))))
         hits.append(_hit(rank, found, files[video_id], calibration, coarse=video_id in coarse))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
@@ -273,18 +317,18 @@ def _hit(
     *,
     coarse: bool,
 ) -> Hit:
-    best, (video, *copies) = found.best, files
-    word = strength(best.score, calibration)
-    also_at = tuple(str(copy.path) for copy in copies)
+    best = found.best
+    path, also_at, gone = files_there(files)
     return Hit(
         rank,
-        str(video.path),
-        video.id,
+        path,
+        best.video_id,
         best.start_ms,
         best.end_ms,
         best.score,
-        word,
+        strength(best.score, calibration),
         found.moments[1:],
         also_at,
         coarse,
+        gone,
     )

@@ -81,7 +81,7 @@ def test_index_query_status_clip_similar_forget(
 
     status = json.loads(vsearch("status", "--json").stdout)
     assert status["videos"] == {"indexed": 3}
-    assert vsearch("forget", "green.mp4").returncode == 0
+    assert vsearch("forget", "green.mp4", "--yes").returncode == 0
     assert len(vsearch("ls").stdout.splitlines()) == 2
     assert (folder / "green.mp4").exists()
     assert len(json.loads(vsearch("query", "something blue", "--json").stdout)["hits"]) == 2
@@ -104,7 +104,7 @@ def test_a_second_run_decodes_nothing_and_a_move_neither(folder: Path, tiny_mode
     assert json.loads(gone.stdout)["missing"] == 1
     assert vsearch("ls", "--state", "missing").stdout.count("\n") == 1
     assert len(json.loads(vsearch("query", "x", "--json").stdout)["hits"]) == 2
-    assert vsearch("forget", "--missing").returncode == 0
+    assert vsearch("forget", "--missing", "--yes").returncode == 0
 
 
 def test_a_changed_file_is_done_again(folder: Path, tiny_model: Path, vsearch) -> None:

@@ -199,7 +199,7 @@ def test_a_library_deleted_moved_or_replaced_gives_no_old_answers(
     started(library)
     assert found(library, "a dog") == ["a dog"]
     moved = library.rename(tmp_path / "moved")
-    assert ask(Question(str(library), "a dog", 10)) == (None, True)
+    assert ask(Question(str(library), "a dog", 10)) == helper.Asked(None, True)
     assert found(moved, "a dog") == ["a dog"]
     make("library", "a boat")
     assert found(library, "a dog") == ["a boat"]
@@ -219,7 +219,7 @@ def test_a_damaged_index_is_left_to_the_query_to_tell(started: Start, make: Call
     (file,) = (library / "index").glob("*.faiss")
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert ask(Question(str(library), "a dog", 10)) == (None, True)
+    assert ask(Question(str(library), "a dog", 10)) == helper.Asked(None, True)
     file.write_bytes(data)
     assert found(library, "a dog") == ["a dog"]
 
@@ -229,7 +229,7 @@ def test_a_busy_catalogue_is_left_to_the_query(started: Start, make: Callable[..
     started(library)
     with contextlib.closing(sqlite3.connect(library / "catalogue.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert ask(Question(str(library), "a dog", 10)) == (None, True)
+        assert ask(Question(str(library), "a dog", 10)) == helper.Asked(None, True)
     assert found(library, "a dog") == ["a dog"]
 
 
@@ -241,10 +241,10 @@ def test_killed_or_stuck_in_the_middle_it_is_not_waited_for(
     process.send_signal(signal.SIGSTOP)
     question = Question(str(library), "a dog", 10)
     monkeypatch.setattr(helper, "PATIENCE_S", 0.2)
-    assert ask(question) == (None, True)
+    assert ask(question) == helper.Asked(None, True)
     monkeypatch.setattr(helper, "PATIENCE_S", 60)
     threading.Timer(0.3, process.kill).start()
-    assert ask(question) == (None, False)
+    assert ask(question) == helper.Asked(None, False)
 
 
 def test_folder_and_socket_are_the_users_own(started: Start, make: Callable[..., Path], folder: Path) -> None:
@@ -256,7 +256,7 @@ def test_folder_and_socket_are_the_users_own(started: Start, make: Callable[...,
     assert stat.S_IMODE(address.stat().st_mode) == 0o600
     folder.chmod(0o755)  # whoever opens it to others has no helper
     assert address_of("auto") is None
-    assert ask(Question(str(library), "x", 1)) == (None, False)
+    assert ask(Question(str(library), "x", 1)) == helper.Asked(None, False)
 
 
 def test_it_ends_when_idle_and_leaves_no_socket(started: Start, make: Callable[..., Path]) -> None:
@@ -275,7 +275,7 @@ def test_after_a_kill_the_next_helper_takes_over(started: Start, make: Callable[
     address = address_of("auto")
     assert address is not None
     assert address.exists()  # stale
-    assert ask(Question(str(library), "x", 1)) == (None, False)
+    assert ask(Question(str(library), "x", 1)) == helper.Asked(None, False)
     started(library)
     assert found(library, "a dog") == ["a dog"]
 
@@ -338,7 +338,7 @@ def test_nonsense_from_the_other_end_is_no_answer(folder: Path, reply: bytes | N
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert ask(Question("/library", "x", 1)) == (None, False)
+        assert ask(Question("/library", "x", 1)) == helper.Asked(None, False)
         thread.join()
 
 
@@ -371,7 +371,7 @@ def test_it_can_be_switched_off(
     library = make("library", "a dog")
     monkeypatch.setenv(helper.SWITCH, "0")
     assert start(library) is None
-    assert ask(Question(str(library), "x", 1)) == (None, False)
+    assert ask(Question(str(library), "x", 1)) == helper.Asked(None, False)
     assert not folder.exists()
 
 

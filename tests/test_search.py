@@ -132,3 +132,48 @@ def test_a_cached_query_needs_no_model(library: Library) -> None:
     first = json.loads(done.stdout.splitlines()[0])
     assert {"rank", "path", "start", "end", "score"} <= first.keys()
     assert first["rank"] == 1
+
+
+def test_every_moment_shown_holds_the_threshold(library: Library, tmp_path: Path) -> None:
+    add_video(library, tmp_path / "mixed.mp4", [0] * 4 + [6] * 8 + [0, 6, 0, 6] + [6] * 8 + [0] * 3)
+    scores = sorted(
+        m.score for h in search(library, "the thing", number=50).hits for m in (*h.more, h) if h.path
+    )
+    for threshold in scores:
+        hits = search(library, "the thing", threshold=threshold, number=50).hits
+        assert all(m.score >= threshold for hit in hits for m in (hit, *hit.more)), threshold
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_a_threshold_that_is_no_number_is_refused(library: Library, threshold: float) -> None:
+    with pytest.raises(VsearchError, match="number"):
+        search(library, "the thing", threshold=threshold)
+
+
+def test_similar_of_a_copy_does_not_find_itself(library: Library, tmp_path: Path) -> None:
+    add_video(library, tmp_path / "a.mp4", [7] * 4, content="same")
+    add_video(library, tmp_path / "b.mp4", [7] * 4, content="same")
+    for name in ("a.mp4", "b.mp4"):
+        hits = search_similar(library, library.find_video(name), 1_000).hits
+        assert not {"a.mp4", "b.mp4"} & {Path(h.path).name for h in hits}
+
+
+def test_an_answer_names_a_file_that_is_there_or_says_that_none_is(library: Library, tmp_path: Path) -> None:
+    add_video(library, tmp_path / "a.mp4", [0] * 4, content="same")
+    add_video(library, tmp_path / "b.mp4", [0] * 4, content="same")
+
+    def shown() -> tuple[str, int, bool]:
+        (hit,) = (h for h in search(library, "the thing").hits if Path(h.path).name in ("a.mp4", "b.mp4"))
+        return Path(hit.path).name, len(hit.also_at), hit.gone
+
+    assert shown() == ("a.mp4", 1, False)
+    (tmp_path / "a.mp4").unlink()
+    assert shown() == ("b.mp4", 0, False)
+    (tmp_path / "b.mp4").unlink()
+    assert shown()[2]
+
+
+def test_a_sentence_in_bytes_that_the_terminal_did_not_know_is_read_or_refused(library: Library) -> None:
+    assert search(library, "the\udce2\udc80\udc83thing").query == "the thing"  # an em space, as bytes
+    with pytest.raises(VsearchError, match="UTF-8"):
+        search(library, "the \udcff")
