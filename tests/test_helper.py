@@ -224,12 +224,15 @@ def test_a_damaged_index_is_left_to_the_query_to_tell(started: Start, make: Call
     assert found(library, "a dog") == ["a dog"]
 
 
-def test_a_busy_catalogue_is_left_to_the_query(started: Start, make: Callable[..., Path]) -> None:
+def test_beside_a_writer_it_answers_at_once_and_says_that_nothing_is_noted(
+    started: Start, make: Callable[..., Path]
+) -> None:
     library = make("library", "a dog")
     started(library)
     with contextlib.closing(sqlite3.connect(library / "catalogue.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert ask(Question(str(library), "a dog", 10)) == helper.Asked(None, True)
+        asked = ask(Question(str(library), "a dog", 10))
+        assert (asked.answer is not None, asked.running, asked.noted) == (True, True, False)
     assert found(library, "a dog") == ["a dog"]
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -151,7 +152,8 @@ def _environment() -> dict[str, str]:
     given = environment.pop("PYTHONPATH", "").split(os.pathsep)
     entries = [_absolute(entry) for entry in given if entry.strip("./")]
     home = os.path.dirname(os.path.dirname(os.path.abspath(vsearch.__file__)))
-    if home in map(_absolute, sys.path):  # found by folder, not installed
+    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    if home in map(_absolute, sys.path) and home not in installed:  # found by folder
         entries.insert(0, home)
     if entries:
         environment["PYTHONPATH"] = os.pathsep.join(entries)
