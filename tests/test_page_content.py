@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +184,31 @@ def test_a_clip_outside_the_video_cannot_be_saved(browser: Any, tmp_path: Path) 
         page.close()
 
 
+@contextlib.contextmanager
+def another_site() -> Iterator[str]:
+    """The address of an empty page on another host, with no rules of its own."""
+
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<body></body>")
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://localhost:{server.server_port}/"
+        server.shutdown()
+
+
 def test_another_site_in_the_browser_learns_nothing(browser: Any, tmp_path: Path) -> None:
     file = write_video(tmp_path / "one.mp4", frames=200, fps=10)
-    with running(library_of(tmp_path / "library", file)) as address, running(tmp_path / "none") as other:
+    with running(library_of(tmp_path / "library", file)) as address, another_site() as other:
         page = browser.new_page()
-        page.goto(other.replace("127.0.0.1", "localhost"))
+        page.goto(other)
         for element, path, good in (
             ("img", "/thumb/1", "onload"), ("video", "/media/1", "onloadedmetadata"), ("img", "/still/1?t=1", "onload"),
             ("link", "/page/page.css", "onload"), ("script", "/page/common.js", "onload"),
