@@ -8,31 +8,41 @@ import typer
 
 from vsearch.cli.common import EXIT_SOME_FAILED, LibraryOption, note, printable, verb
 
+_QUIET_BELOW = 1_000  # videos: a second or two of work
+
 
 @verb
 def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     library: LibraryOption = None,
 ) -> None:
-    """Check catalogue, frame vectors and index against each other.
+    """Check catalogue, frame vectors, index and posters against each other.
 
     Exit code 0 when all is whole (or was mended), 3 when problems remain.
     """
-    from vsearch.indexer import embedder
-    from vsearch.library import Library, find_library
+    from vsearch.cli.progress import reporter
+    from vsearch.indexer import Progress
+    from vsearch.indexer.upkeep import verify_library
+    from vsearch.library import find_library
 
-    with Library.open(find_library(library)) as opened:
-        encoder = opened.live_encoder()
-        report = opened.verify(repair=repair, embed=embedder(opened, encoder.id) if encoder else None)
-    for problem in report.problems:
+    with reporter("auto") as report:
+
+        def progress(done: int, of: int) -> None:
+            if of >= _QUIET_BELOW:
+                report(Progress("checking stored frames", of, done))
+
+        found = verify_library(find_library(library), repair=repair, progress=progress)
+    for problem in found.problems:
         print(printable(f"{problem.what}: {problem.done}" if problem.done else problem.what))
-    for text in report.notes:
+    for text in found.notes:
         note(text)
-    if report.clean:
+    if found.clean:
         note("the library is whole")
     elif not repair:
-        note(f"{len(report.problems)} problems; `vsearch verify --repair` mends what can be mended")
+        note(f"{len(found.problems)} problems; `vsearch verify --repair` mends what can be mended")
         raise typer.Exit(EXIT_SOME_FAILED)
-    elif not report.mended:
+    elif not found.mended:
         note("some problems remain")
         raise typer.Exit(EXIT_SOME_FAILED)
+    else:
+        note("what was found is mended")

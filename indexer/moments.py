@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vsearch.errors import DamagedFramesError
 
 if TYPE_CHECKING:
-    from vsearch.library import Library
+    from vsearch.library import EncoderInfo, Library, NewMoment
     from vsearch.models import Encoder
 
 
@@ -33,24 +33,28 @@ def register_head(library: Library, backbone: str, head: str, spec: dict[str, An
 
 def renew_moments(library: Library, encoder_id: int) -> int:
     """Moments for stored frames that have none of this encoder: after a repair, or with a new head. Their number."""
-    from vsearch.library import NewMoment
-    from vsearch.models import plan_windows
-
-    head = library.encoder(encoder_id).spec["head"]
+    encoder = library.encoder(encoder_id)
     moments = {}
     for frame_set in library.frame_sets_without_moments(encoder_id):
         try:
-            times = np.ascontiguousarray(library.frame_store.read(frame_set.frames).times_ms)
+            times = library.frame_store.read(frame_set.frames).times_ms
         except DamagedFramesError:  # costs that video alone
             library.report_frames(frame_set.frames.fingerprint)
             continue
-        windows = plan_windows(times, frame_set.duration_ms, head["window_s"], head["overlap"])
-        moments[frame_set.id] = [
-            NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows
-        ]
+        moments[frame_set.id] = windows_of(encoder, times, frame_set.duration_ms)
     if moments:
         library.add_moments(encoder_id, moments)
     return sum(map(len, moments.values()))
+
+
+def windows_of(encoder: EncoderInfo, times_ms: npt.NDArray[np.int64], duration_ms: int) -> list[NewMoment]:
+    """The moments that an encoder has of frames at these times (T,) of a video this long."""
+    from vsearch.library import NewMoment
+    from vsearch.models import plan_windows
+
+    head = encoder.spec["head"]
+    windows = plan_windows(np.ascontiguousarray(times_ms), duration_ms, head["window_s"], head["overlap"])
+    return [NewMoment(w.start_ms, w.end_ms, w.first_frame, w.last_frame) for w in windows]
 
 
 def embedder(library: Library, encoder_id: int) -> Callable[..., npt.NDArray[np.float32]]:

@@ -107,7 +107,7 @@ class _Run:
         self._encoder: Encoder | None = None
         self._backbones: list[Backbone] = []  # its own, and a copy for each further device
         # A run that was killed before its first publication has left an encoder without an index.
-        self._known = library.live_encoder() or next(reversed(library.encoders()), None)
+        self._known = library.answering_encoder()
         if self._known and options.model not in (None, self._known.spec["model"]):
             raise LibraryError(
                 f"this library is indexed with {self._known.spec['model']}; give the same --model or none, "

@@ -82,6 +82,14 @@ def _host() -> str:
     return socket.gethostname()
 
 
+def clear(path: Path) -> None:
+    """Make a name of the library free: a file goes, a folder in its place is set aside, for it is not ours."""
+    if path.is_dir() and not path.is_symlink():
+        os.replace(path, path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
+    else:
+        path.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, as private as its nearest existing parent in the library (0700 for a new library)."""
     if not folder.is_dir():

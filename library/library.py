@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import heads, migrations, publishing, queries, reading, recording
+from vsearch.library import heads, migrations, posters, publishing, queries, reading, recording
 from vsearch.library.backup import back_up
 from vsearch.library.catalogue import (
     Catalogue,
@@ -29,7 +29,7 @@ from vsearch.library.catalogue import (
     connect_sqlite,
     database_errors,
 )
-from vsearch.library.disk import TEMPORARY, abandoned, delete, disk_errors, new_file, put_in_place
+from vsearch.library.disk import TEMPORARY, abandoned, delete, disk_errors
 from vsearch.library.location import CATALOGUE
 from vsearch.library.lock import WriterLock
 from vsearch.library.planning import Plan, Scan, make_plan
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.library.verify import Report
+    from vsearch.library.verify import Makers, Report
 
 _OWN = (
     "catalogue",
@@ -244,7 +244,7 @@ class Library(Reading):
                 if not self.frame_store.path(frames.name).is_file():
                     raise LibraryError("Another vsearch swept these frames away: run `vsearch index` again.")
             if poster is not None:
-                self._write_poster(fingerprint, poster)
+                posters.write_poster(self.path, fingerprint, poster)
             with self._catalogue.write() as session:
                 return recording.record_indexed(
                     session,
@@ -336,6 +336,16 @@ class Library(Reading):
             rows = session.scalars(select(EncoderRow).order_by(EncoderRow.id))
             return [to_encoder(row, self.path) for row in rows]
 
+    def answering_encoder(self) -> EncoderInfo | None:
+        """The encoder that answers, or would if the catalogue said so: that of the newest generation, else the newest."""
+        with self._catalogue.read() as session:
+            live = publishing.live_row(session)
+            newest = select(GenerationRow.encoder_id).order_by(GenerationRow.id.desc()).limit(1)
+            id = live.encoder_id if live is not None else session.scalar(newest)
+            row = session.get(EncoderRow, id) if id is not None else None
+            row = row or session.scalars(select(EncoderRow).order_by(EncoderRow.id.desc())).first()
+            return None if row is None else to_encoder(row, self.path)
+
     def moments_of(self, video: Video, encoder_id: int) -> list[Moment]:
         """A video's moments for an encoder, in time order."""
         with self._catalogue.read() as session:
@@ -344,7 +354,7 @@ class Library(Reading):
 
     def poster(self, fingerprint: str) -> Path | None:
         """The JPEG poster of a content."""
-        path = self.path / recording.thumb_name(fingerprint)
+        path = self.path / posters.thumb_name(fingerprint)
         return path if path.is_file() else None
 
     def summary(self) -> Summary:
@@ -365,15 +375,18 @@ class Library(Reading):
             self._sweep()
             return count
 
-    def verify(self, *, repair: bool = False, embed: Embed | None = None) -> Report:
+    def verify(
+        self, *, repair: bool = False, embed: Embed | None = None, makers: Makers | None = None
+    ) -> Report:
         """Check the whole library, every byte of it, and mend what can be mended; see verify.py.
 
-        `embed`: that of `live_encoder()`; with it a damaged index is rebuilt at once.
+        `makers`: what makes again what was lost; `embed` alone, that of `answering_encoder()`, rebuilds the index.
         """
-        from vsearch.library.verify import verify
+        from vsearch.library.verify import Makers, verify
 
+        makers = makers or Makers(embed=embed)
         with self.writing() if repair else contextlib.nullcontext():
-            return verify(self._catalogue, self.path, self.leftovers, repair=repair, embed=embed)
+            return verify(self._catalogue, self.path, self.leftovers, repair=repair, makers=makers)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[Ask]:
@@ -388,12 +401,6 @@ class Library(Reading):
     def _roots(self, session: Session) -> Roots:
         return Roots(session, self.path)
 
-    def _write_poster(self, fingerprint: str, jpeg: bytes) -> None:
-        final = self.path / recording.thumb_name(fingerprint)
-        with new_file(final.parent, sync=False) as (file, temporary):
-            file.write(jpeg)
-        put_in_place(temporary, final, sync=False)
-
     def _sweep(self) -> None:
         """Delete what earlier runs left: garbage of committed changes, and temporary files of killed ones."""
         for leftover in self.leftovers():
@@ -404,7 +411,7 @@ class Library(Reading):
                 return
             needed = {f"frames/{name[:2]}/{name}.npy" for name in session.scalars(select(FrameSetRow.file))}
             prints = session.scalars(select(VideoRow.fingerprint).distinct())
-            needed |= {recording.thumb_name(each) for each in prints if each is not None}
+            needed |= {posters.thumb_name(each) for each in prints if each is not None}
             for generation in session.scalars(select(GenerationRow)):
                 needed |= publishing.index_files(generation).keys()
         for name in rows:  # committed and synced, so no power cut brings a row back that needs the file

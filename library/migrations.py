@@ -33,9 +33,16 @@ def _videos_say_where_their_clock_starts(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE videos ADD COLUMN start_ms BIGINT"))
 
 
+def _query_vectors_have_digests(connection: Connection) -> None:
+    from sqlalchemy import text
+
+    connection.execute(text("DELETE FROM text_vectors"))  # they are made again when asked for
+
+
 STEPS: tuple[Step, ...] = (
     _generations_may_have_a_base,
     _videos_say_where_their_clock_starts,
+    _query_vectors_have_digests,
 )  # STEPS[i] brings schema i + 1 to i + 2
 
 

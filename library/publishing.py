@@ -43,10 +43,11 @@ from vsearch.library.index import (
     write_update,
 )
 from vsearch.library.index_files import remove
+from vsearch.library.posters import thumb_name
 from vsearch.library.reading import LIVE
-from vsearch.library.recording import chunks, discard, drop_frame_sets, thumb_name
+from vsearch.library.recording import chunks, discard, drop_frame_sets
 from vsearch.library.records import PRESENT, Each, Embed, Generation, NewMoment, StoredFrames
-from vsearch.library.rows import to_frames, to_generation
+from vsearch.library.rows import to_frames, to_generation, whole_number
 from vsearch.library.sentences import unpacked
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ _log = logging.getLogger(__name__)
 
 
 def live_row(session: Session) -> GenerationRow | None:
+    """The generation that answers; None also when what the catalogue says is none of them."""
     pointer = session.get(MetaRow, LIVE)
-    return None if pointer is None else session.get(GenerationRow, int(pointer.value))
+    id = None if pointer is None else whole_number(pointer.value)
+    return None if id is None else session.get(GenerationRow, id)
 
 
 def current_frame_sets() -> Select[Any]:
@@ -254,8 +257,11 @@ def prune(session: Session) -> None:
 
 def index_files(row: GenerationRow) -> dict[str, int]:
     """The files of a generation below the library, with their sizes in bytes."""
-    generation = to_generation(row)
-    parts = () if generation.base is None else part_files(generation.base)
+    try:
+        base = to_generation(row).base
+    except LibraryError:  # damaged: which these are, nobody knows
+        base = None
+    parts = () if base is None else part_files(base)
     return {f"{INDEX}/{row.file}": row.bytes} | {f"{INDEX}/{part.file}": part.bytes for part in parts}
 
 

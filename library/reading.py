@@ -28,7 +28,7 @@ from vsearch.library.records import (
     Moment,
     Video,
 )
-from vsearch.library.rows import RootFolders, to_encoder, to_frames, to_generation, to_video
+from vsearch.library.rows import RootFolders, to_encoder, to_frames, to_generation, to_video, whole_number
 from vsearch.library.sentences import packed, unpacked
 
 if TYPE_CHECKING:
@@ -270,7 +270,8 @@ class Reading(ABC):
 
 def live_generation(ask: Ask) -> Generation | None:
     pointer = ask("SELECT value FROM meta WHERE key = :key", key=LIVE)
-    found = pointer and _rows(ask, _GENERATION, "FROM generations t WHERE t.id = :id", id=int(pointer[0][0]))
+    id = whole_number(pointer[0][0]) if pointer else None
+    found = id is not None and _rows(ask, _GENERATION, "FROM generations t WHERE t.id = :id", id=id)
     return to_generation(found[0]) if found else None
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import Connection, Insert, Table, bindparam, case, delete, insert, select, update
@@ -14,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from vsearch.library.catalogue import FrameSetRow, GarbageRow, MomentRow, VideoRow
 from vsearch.library.planning import Plan
+from vsearch.library.posters import thumb_name
 from vsearch.library.records import (
     COARSE_FPS,
     FAILED,
@@ -304,8 +303,3 @@ def _videos(session: Session, ids: Sequence[int]) -> dict[int, VideoRow]:
         for some in chunks(ids)
         for row in session.scalars(select(VideoRow).where(VideoRow.id.in_(some)))
     }
-
-
-def thumb_name(fingerprint: str) -> str:
-    digest = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    return str(Path("thumbs") / digest[:2] / f"{digest}.jpg")

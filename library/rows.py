@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsearch.errors import LibraryError
 from vsearch.library.records import (
     Base,
     Effort,
@@ -131,7 +132,14 @@ def to_video(row: VideoRow, roots: RootFolders) -> Video:
 
 def to_encoder(row: EncoderRow, library: Path) -> EncoderInfo:
     """A trained head lies in the library, so its place is named relative to that and found where that lies now."""
-    spec = json.loads(row.spec)
+    try:
+        spec = json.loads(row.spec)
+        if not isinstance(spec, dict):
+            raise ValueError("no object")
+    except (ValueError, TypeError) as error:
+        raise LibraryError(
+            f"The catalogue's description of the encoder {row.identity} is damaged: run `vsearch verify --repair`."
+        ) from error
     head = spec.get("head")
     if isinstance(head, dict) and "checkpoint" in head:
         head["checkpoint"] = str(library / head["checkpoint"])
@@ -159,9 +167,19 @@ def to_generation(row: GenerationRow) -> Generation:
 
 
 def to_base(text: str) -> Base:
-    """From the JSON that `asdict` gives."""
-    values = json.loads(text)
-    for name in ("codes", "rows", "ids", "gone"):
-        values[name] = values[name] and PartFile(**values[name])
-    values["effort"] = tuple(Effort(**step) for step in values["effort"])
-    return Base(**values)
+    """From the JSON that `asdict` gives. Raises LibraryError for anything else."""
+    try:
+        values = json.loads(text)
+        for name in ("codes", "rows", "ids", "gone"):
+            values[name] = values[name] and PartFile(**values[name])
+        values["effort"] = tuple(Effort(**step) for step in values["effort"])
+        return Base(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise LibraryError(
+            "The search index is damaged (its description): run `vsearch verify --repair`."
+        ) from error
+
+
+def whole_number(text: object) -> int | None:
+    """A number that the catalogue keeps as a text; None when it is none."""
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() else None
