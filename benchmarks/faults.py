@@ -88,7 +88,9 @@ def run(case: Path, verb: str, *more: str) -> Run:
     from typer.testing import CliRunner
 
     from vsearch.cli import command_line
+    from vsearch.library import reading
 
+    reading._warned.clear()  # what is said once a process is said in each run
     app = command_line(verb, "models")  # a second verb, so that the first is named
     done = CliRunner().invoke(app, [verb, *more, "--library", str(case / "library")])
     err = done.stderr

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsearch.errors import LibraryError, VsearchError
+from vsearch.errors import VsearchError
 from vsearch.indexer.fingerprint import fingerprint
 from vsearch.indexer.moments import embedder, windows_of
 
@@ -46,10 +45,8 @@ def verify_library(
         if done is None:
             return Report(tuple(first), ())
     with Library.open(path) as library:
-        with contextlib.suppress(LibraryError):  # a damaged description: the check says so
-            answering = library.answering_encoder()
         makers = Makers(
-            embed=_embed(library, answering.id) if answering else None,
+            embed=_embed(library),
             windows=windows_of,
             fingerprint=fingerprint,
             poster=poster_of,
@@ -102,13 +99,15 @@ def poster_of(path: Path) -> bytes | None:
     return None
 
 
-def _embed(library: Library, encoder_id: int) -> Callable[..., Any]:
-    """As `embedder`, but the encoder is looked up at the first use: its description may be mended before."""
+def _embed(library: Library) -> Callable[..., Any]:
+    """As `embedder`, of the encoder that answers; it is looked up at the first use, when its description is mended."""
     made: list[Callable[..., Any]] = []
 
     def embed(vectors: Any, times_ms: Any, moments: Any) -> Any:
         if not made:
-            made.append(embedder(library, encoder_id))
+            answering = library.answering_encoder()
+            assert answering is not None
+            made.append(embedder(library, answering.id))
         return made[0](vectors, times_ms, moments)
 
     return embed

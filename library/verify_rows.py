@@ -139,11 +139,11 @@ def _neutral(session: Session, table: str, row: int, columns: list[str]) -> None
     for name in columns:
         kind = found.columns[name].type.python_type
         values[name] = None if found.columns[name].nullable else f"\0lost {row}" if kind is str else kind()
-    session.execute(update(found).where(row == _ROW).values(**values))
+    session.execute(update(found).where(_ROW.in_([row])).values(**values))
 
 
 def _drop(session: Session, table: str, row: int) -> None:
-    session.execute(delete(Base.metadata.tables[table]).where(row == _ROW))
+    session.execute(delete(Base.metadata.tables[table]).where(_ROW.in_([row])))
 
 
 def check_specs(check: Check) -> list[Problem]:
