@@ -169,7 +169,8 @@ def check_heads(check: Check) -> list[Problem]:
             encoder = to_encoder(row, check.folder)
         except LibraryError:  # told already
             continue
-        place = encoder.spec.get("head", {}).get("checkpoint")
+        head = encoder.spec.get("head")
+        place = head.get("checkpoint") if isinstance(head, dict) else None
         if place is not None and not heads.sound(Path(place)):
             problems.append(
                 Problem(
