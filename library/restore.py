@@ -36,6 +36,8 @@ def catalogue_faults(file: Path) -> list[str]:
         with _opened(file) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
             found += [f"foreign key of {row[0]}" for row in connection.execute("PRAGMA foreign_key_check")]
+            if not found[1:] and not connection.execute("SELECT name FROM sqlite_master").fetchone():
+                return []  # killed before it was made: no library yet
             number = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
             if number is None or not str(number[0]).isdecimal():
                 found.append("its schema has no number")

@@ -34,6 +34,8 @@ class RootFolders:
         self.folders: dict[int, Path] = {row.id: self._resolve(row) for row in rows}
 
     def path(self, row: VideoRow) -> Path:
+        if row.root_id not in self.folders:
+            raise LibraryError("The catalogue lacks the folder of a video: run `vsearch verify --repair`.")
         return self.folders[row.root_id] / os.fsdecode(row.rel_path)
 
     def _resolve(self, row: Any) -> Path:

@@ -344,7 +344,7 @@ def _planned(
         return check.makers.windows(
             to_encoder(encoder, check.folder), frames.times_ms, durations[row.fingerprint] or 0
         )
-    except LibraryError:  # told already
+    except (LibraryError, LookupError, TypeError, ValueError):  # told already: frames, or the description
         return None
 
 
