@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from vsearch.cli.common import (
 )
 from vsearch.cli.output import recall
 from vsearch.errors import VsearchError
+
+LONGEST_STEM = 200  # bytes; file systems take 255 of a name
 
 
 @verb
@@ -51,6 +54,7 @@ def clip(
             video = opened.find_video(path)
         else:
             video = opened.find_video(what)
+        held = [known.path for known in opened.videos()] if force else []  # else nothing is replaced
     duration_ms = video.media.duration_ms if video.media else 0
     begin_ms = begin_ms if start is None else parse_time(start)
     end_ms = parse_time(end) if end is not None else duration_ms if end_ms is None else end_ms
@@ -61,8 +65,9 @@ def clip(
             f"the clip would be empty: from {timecode(begin_ms)} to {timecode(end_ms)} of a video that lasts "
             f"{timecode(duration_ms)}"
         )
-    target = out or Path(f"{video.path.stem}_{timecode(begin_ms).replace(':', '-')}.mp4")
-    export_clip(video.path, target, begin_ms, end_ms, overwrite=force)
+    target = out or Path(_name(video.path.stem, timecode(begin_ms).replace(":", "-")))
+    if word := export_clip(video.path, target, begin_ms, end_ms, overwrite=force, held=held):
+        note(f"vsearch: {short_path(video.path)}: {word}")
     if as_json:
         print_json(
             {"path": str(target), "source": str(video.path), "start": begin_ms / 1000, "end": end_ms / 1000}
@@ -70,3 +75,13 @@ def clip(
     else:
         print(printable(str(target)))
         note(f"{timecode(begin_ms)} - {timecode(end_ms)} of {short_path(video.path)}")
+
+
+def _name(stem: str, begin: str) -> str:
+    """A file name that every file system takes, of the video's and where the clip begins."""
+    short = (
+        os.fsencode(stem)[:LONGEST_STEM].decode(errors="ignore")
+        if len(os.fsencode(stem)) > LONGEST_STEM
+        else stem
+    )
+    return f"{short}_{begin}.mp4"

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vsearch.indexer.export import export_clip
+    from vsearch.indexer.clip import export_clip
     from vsearch.indexer.moments import embedder
     from vsearch.indexer.run import IndexOptions, index_videos
     from vsearch.indexer.still import still_at
@@ -27,7 +27,7 @@ _PLACES = {
     "Report": "summary",
     "Summary": "summary",
     "embedder": "moments",
-    "export_clip": "export",
+    "export_clip": "clip",
     "still_at": "still",
 }
 

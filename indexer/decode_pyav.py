@@ -136,6 +136,12 @@ class PyavSource:
         """What the latest picture's time stamp takes to be its time: other streams of the file take the same."""
         return self._packets.shift_s(self._latest_s + self.zero_s) - self.zero_s
 
+    @property
+    def colours(self) -> tuple[int, int]:
+        """(primaries, transfer) as AVColorPrimaries and AVColorTransferCharacteristic; 2: not told."""
+        codec = self._stream.codec_context
+        return int(codec.color_primaries), int(codec.color_trc)
+
     def keyframes(self, every_s: float) -> Iterator[Shown]:
         """The first picture, then keyframes at least `every_s` apart, each by itself."""
         first = next(self._ahead)
