@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +90,7 @@ def test_irregular_times_are_kept_to_the_millisecond(tmp_path: Path, name: str) 
     assert [t for t, _ in made.pictures] == pytest.approx([0, 0.2, 1.0, 1.1, 1.7], abs=0.0011)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
 def test_inside_a_held_picture_a_clip_shows_it_all_the_time(tmp_path: Path, name: str) -> None:
     times = [0, 10, 20, 20.04, 20.08, 20.12, 20.16, 20.2, 30, 40]
     source = media.write_video(tmp_path / name, times=times)
@@ -120,7 +123,7 @@ def test_joined_files_are_cut_behind_the_joint(tmp_path: Path) -> None:
     assert make(joined, 2200, 2400).numbers == [5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
 def test_a_clip_late_in_a_file_reads_as_few_pictures_as_one_at_its_start(tmp_path: Path, name: str) -> None:
     source = media.write_video(tmp_path / name, frames=1500)
     early, late = make(source, 1000, 1400), make(source, 55_000, 55_400)
@@ -411,3 +414,29 @@ def test_the_deadline_does_not_depend_on_where_the_clip_lies(source: Path, monke
         with pytest.raises(MediaError, match="gave up"):
             export_clip(source, source.with_name("c.mp4"), start_ms, end_ms)
     assert deadlines[0] == deadlines[1] < deadlines[2]
+
+
+@pytest.mark.slow
+def test_a_clip_that_is_ended_from_outside_leaves_nothing(
+    tmp_path: Path, vsearch: Vsearch, tiny_model: Path
+) -> None:
+    source = media.write_video(tmp_path / "video.mp4", frames=750)
+    assert vsearch("index", source, "--model", tiny_model).returncode == 0
+    before = set(os.listdir(tmp_path))
+    environment = {**os.environ, "VSEARCH_LIBRARY": str(tmp_path / "library")}
+    command = [
+        sys.executable,
+        "-m",
+        "vsearch",
+        "clip",
+        os.fspath(source),
+        "-o",
+        os.fspath(tmp_path / "c.mp4"),
+    ]
+    running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".*.part.mp4")):
+        assert running.poll() is None, "it ended before it was asked to"
+        time.sleep(0.01)
+    running.terminate()
+    assert running.wait(60) == 130
+    assert set(os.listdir(tmp_path)) == before
