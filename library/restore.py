@@ -20,6 +20,7 @@ from urllib.parse import quote
 from vsearch.library.disk import disk_errors, new_file, put_in_place, sync_folder
 from vsearch.library.location import CATALOGUE
 from vsearch.library.migrations import latest_schema
+from vsearch.library.read_only import connect_read_only, writable
 
 _OF_AN_INDEX = ("missing from index", "wrong # of entries in index", "non-unique entry in index")
 
@@ -122,9 +123,11 @@ def spec_in(backup: Path, identity: str) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
     """Never creates it. Autocommit."""
-    connection = sqlite3.connect(
-        f"file:{quote(str(file))}?mode=rw", uri=True, timeout=30, isolation_level=None
-    )
+    if writable(file):
+        where = f"file:{quote(str(file))}?mode=rw"
+        connection = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None)
+    else:
+        connection = connect_read_only(file)
     try:
         yield connection
     finally:

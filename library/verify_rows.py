@@ -362,7 +362,7 @@ def _replace_moments(check: Check, again: dict[tuple[int, int], list[NewMoment]]
 
 
 def check_sentences(check: Check) -> list[Problem]:
-    """Cached query vectors against their digests, and the dimension of the index."""
+    """Cached query vectors against their digests, and the dimension of the index: an action's name has several."""
     with check.catalogue.read() as session:
         rows = session.execute(
             select(TextVectorRow.id, TextVectorRow.encoder_id, TextVectorRow.text, TextVectorRow.vector)
@@ -372,7 +372,7 @@ def check_sentences(check: Check) -> list[Problem]:
     wrong = []
     for id, encoder_id, sentence, stored in rows:
         vector = unpacked(encoder_id, sentence, stored)
-        if vector is None or dims.get(encoder_id, len(vector)) not in (1, len(vector)):  # 1: an empty index
+        if vector is None or len(vector) % max(1, dims.get(encoder_id, 1)):  # 1: an empty index
             wrong.append(id)
     if not wrong:
         return []
