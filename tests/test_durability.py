@@ -6,20 +6,22 @@ and what a commit gives up may go only after it is there itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import event
 
+from tests.media import write_video
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Scan
+from vsearch.library import FoundFile, FrameStore, Library, MediaInfo, NewMoment, Scan
 from vsearch.library.backup import FORMER, NEWEST
 from vsearch.library.lock import WriterLock
 
@@ -359,3 +361,55 @@ def test_several_that_find_an_older_library_bring_it_up_to_date_once(library: Li
     ]  # fmt: skip
     assert [each.communicate() for each in started] == [("2\n", "")] * 4
     assert videos_in(library.path / "catalogue.schema2.sqlite") == 2
+
+
+# One run beside another
+
+
+def test_an_indexing_run_holds_the_lock_from_before_frames_are_written_until_they_are_recorded(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another writer could sweep frames away that were given up before and are put again just now."""
+    from vsearch.indexer import IndexOptions, index_videos
+
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", frames=10, fps=10)
+    place, seen = tmp_path / "library", []
+
+    def locked(real: Callable[..., object], name: str) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            with pytest.raises(LibraryError, match="is indexing this library"):
+                WriterLock(place / "index.lock").acquire()
+            seen.append(name)
+            return real(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(FrameStore, "put", locked(FrameStore.put, "put"))
+    monkeypatch.setattr(Library, "record_indexed", locked(Library.record_indexed, "recorded"))
+    options = IndexOptions(model=str(tiny_model), device="cpu")
+    summary = index_videos(place, [tmp_path / "videos"], options, lambda progress: None)
+    assert not summary.failures
+    assert seen[:2] == ["put", "recorded"]
+
+
+def test_frames_are_put_in_one_place_of_the_product_alone() -> None:
+    root = Path(__file__).parent.parent
+    rooms = ("cli", "indexer", "library", "models", "retriever", "vsearch", "webui")
+    files = [path for room in rooms for path in (root / room).rglob("*.py")]
+    assert [path.name for path in files if "frame_store.put(" in path.read_text()] == ["run.py"]
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_library_as_it_was(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(LibraryError, match=r"No room is left on the disk.*free some space.*is kept"):
+            run(library, "a", "b", "c")
+    assert sorted(video.path.stem for video in library.videos()) == ["a", "b"]
+    assert not library.leftovers()
+    assert library.verify().clean
