@@ -153,11 +153,16 @@ class Packets:
 
     def _starts_again(self, packet: Packet[Any], leap: int, most: float) -> bool:
         """Whether a packet `leap` ticks after the latest picture is of another clock."""
-        if leap > most or (packet.is_keyframe and leap < -self._step):
+        if packet.is_keyframe and leap < -self._step:
             return True
-        if packet.dts is None or self._last_dts is None or self._jump == float("inf"):
-            return False
-        return self._last_dts - packet.dts > _BACK_S * self._ticks
+        if packet.dts is None or self._last_dts is None:
+            return leap > most + self._step
+        forward = (
+            packet.dts - self._last_dts
+        )  # of pictures shown in another order it is the time between them
+        if forward > most + self._step:
+            return True
+        return self._jump < float("inf") and -forward > _BACK_S * self._ticks
 
     def _look_for_hole(self, packet: Packet[Any]) -> bool:
         """Whether pictures paused where bytes are that belong to no packet."""

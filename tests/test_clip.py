@@ -90,7 +90,7 @@ def test_irregular_times_are_kept_to_the_millisecond(tmp_path: Path, name: str) 
     assert [t for t, _ in made.pictures] == pytest.approx([0, 0.2, 1.0, 1.1, 1.7], abs=0.0011)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
 def test_inside_a_held_picture_a_clip_shows_it_all_the_time(tmp_path: Path, name: str) -> None:
     times = [0, 10, 20, 20.04, 20.08, 20.12, 20.16, 20.2, 30, 40]
     source = media.write_video(tmp_path / name, times=times)
