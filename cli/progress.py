@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -20,20 +21,29 @@ PLAIN_EVERY_S = 5.0
 
 @contextmanager
 def reporter(mode: str) -> Iterator[Report]:
-    """A callable that takes Progress values; 'auto' picks by whether stderr is a terminal."""
+    """A callable that takes Progress values; 'auto' picks by whether stderr is a terminal. A run goes on when that is
+    gone."""
     if mode == "auto":
         mode = "bar" if sys.stderr.isatty() else "plain"
     if mode == "bar":
         with _bar() as report:
-            yield report
+            yield _while_heard(report)
     elif mode == "plain":
         yield _plain()
     elif mode == "json":
-        yield _json_lines
+        yield _while_heard(_json_lines)
     elif mode == "none":
         yield lambda progress: None
     else:
         raise VsearchError(f"unknown progress mode {mode!r}; use auto, bar, plain, json or none")
+
+
+def _while_heard(report: Report) -> Report:
+    def told(progress: Progress) -> None:
+        with contextlib.suppress(OSError):
+            report(progress)
+
+    return told
 
 
 @contextmanager
@@ -53,7 +63,10 @@ def _bar() -> Iterator[Report]:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("videos"),
         TextColumn("[dim]{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Bars(*columns, console=Console(stderr=True), refresh_per_second=4) as bars:
+    bars = Bars(*columns, console=Console(stderr=True), refresh_per_second=4)
+    with contextlib.suppress(OSError):
+        bars.start()
+    try:
         task = bars.add_task("indexing", total=None, rate="")
         stage = ""
 
@@ -68,6 +81,9 @@ def _bar() -> Iterator[Report]:
             bars.update(task, description=p.stage, completed=p.videos_done, total=p.videos or None, rate=rate)
 
         yield report
+    finally:
+        with contextlib.suppress(OSError):
+            bars.stop()
 
 
 def _plain() -> Report:

@@ -33,7 +33,7 @@ class Job:
 @dataclass(frozen=True)
 class Plan:
     """Every found file is in exactly one of: unchanged, touched, moved, duplicates, jobs, known_failed,
-    unreadable; only a moved one can be in jobs as well. Every known video that lost its file is in missing
+    unreadable; only a moved one can be in another as well. Every known video that lost its file is in missing
     or replaced."""
 
     unchanged: tuple[Video, ...]
@@ -139,28 +139,31 @@ def make_plan(
             touched.append((video, file))
 
     lost = _lost(vacated, found, watched, scan.skipped, gone)
-    renamed = _renamed(elsewhere, vacated, watched, absent)
+    known_nowhere = [(file, None) for file, _ in unreadable if file.path not in rows]
+    renamed = _renamed([*elsewhere, *known_nowhere], vacated, watched, absent)
     moved: list[tuple[Video, FoundFile]] = []
     duplicates: list[tuple[FoundFile, str]] = []
     described = {video.fingerprint for video in rows.values() if video.media is not None}
     for file, content in elsewhere:
-        if content is None:
-            again.append((file, None))
-            continue
-        candidates = [*renamed.get(file.path, ()), *lost.get(content, ())]
+        candidates = [*renamed.get(file.path, ()), *lost.get(content or "", ())]
         video = next((video for video in candidates if video.path in vacated), None)
         if video is not None:
             del vacated[video.path]
             moved.append((video, file))
+        if video is not None and video.fingerprint is not None:
             ready = content in stored and not (retry_failed and video.state == PARTIAL)
             if video.state == FAILED:
                 ready = video.attempts > 0 and not retry_failed
             if not ready:
                 again.append((file, content))
-        elif content in stored and content in described:
+        elif content is not None and content in stored and content in described:
             duplicates.append((file, content))
         else:
             again.append((file, content))
+    for file, _ in known_nowhere:
+        if video := next((video for video in renamed.get(file.path, ()) if video.path in vacated), None):
+            del vacated[video.path]
+            moved.append((video, file))
 
     landed = {file.path for _, file in moved}
     replaced = tuple(video for path, video in vacated.items() if path in landed)
@@ -228,18 +231,19 @@ def _renamed(
 
     The root is gone, and its contents are found under another folder at the same places below it. A copy of some files
     of a disk that is away looks the same but for their share: at least half of what this scan could have seen of the
-    old folder must be in the new one.
+    old folder must be in the new one. A file that could never be read has its name, size and time for a content.
     """
     roots = {video.root for video in vacated.values()}
     gone_roots = {root for root in roots if absent(root)}
-    by_content: dict[str, list[Video]] = defaultdict(list)
+    by_content: dict[object, list[Video]] = defaultdict(list)
     for path in sorted(vacated, key=os.fsencode):
         video = vacated[path]
-        if video.root in gone_roots and video.fingerprint is not None:
-            by_content[video.fingerprint].append(video)
+        if video.root in gone_roots:
+            by_content[video.fingerprint or (path.name, video.size, video.mtime_ns)].append(video)
     folders: dict[tuple[Path, Path], dict[Path, Video]] = defaultdict(dict)
     for file, content in elsewhere:
-        for video in by_content.get(content or "", ()):
+        unread = (file.path.name, file.size, file.mtime_ns)
+        for video in [*by_content.get(content, ()), *by_content.get(unread, ())]:
             old, new = video.path, file.path
             pair = None
             while old.name == new.name and old.name and absent(old.parent):

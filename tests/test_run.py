@@ -59,6 +59,13 @@ def states(tmp_path: Path) -> dict[str, str]:
         return {str(video.path.relative_to(tmp_path)): video.state for video in library.videos()}
 
 
+def roots(library: Library) -> int:
+    from vsearch.library.catalogue import RootRow
+
+    with library._catalogue.read() as session:
+        return session.query(RootRow).count()
+
+
 def warnings(said: list[Progress]) -> str:
     return "\n".join(progress.warning or "" for progress in said)
 
@@ -280,6 +287,9 @@ def test_the_rate_belongs_to_the_library(tmp_path: Path, folder: Path, index: In
     assert index(folder).unchanged == 3
     assert index(folder, dry_run=True).to_do == 0
     assert index(folder, fps=1.0).unchanged == 3
+    with Library.open(tmp_path / "library") as library:
+        library.forget(library.videos())  # also where no video says it any more
+    assert index(folder).frames == 1 + 2 + 3
     for dry_run in (False, True):
         with pytest.raises(
             VsearchError, match=r"samples 1 frames a second; at 2 its 3 videos, 6\.0 s in all"
@@ -311,6 +321,7 @@ def test_a_renamed_folder_is_known_under_its_new_name(
     assert set(states(tmp_path)) == {"renamed/a.mp4", "renamed/b.mp4", "renamed/sub/c.mp4"}
     with Library.open(tmp_path / "library") as library:
         assert {video.root for video in library.videos()} == {tmp_path / "renamed"}
+        assert roots(library) == 1
     (tmp_path / "renamed").rename(tmp_path / "third")
     (tmp_path / "link").symlink_to(tmp_path / "third")
     assert index(tmp_path / "link" / "sub").moved == 1  # a part of it, through a link
@@ -345,6 +356,17 @@ def test_a_copy_of_some_files_does_not_take_them_from_a_disk_that_is_away(
         folder.rmdir()
     (tmp_path / "away").rename(folder)
     assert index(folder).unchanged == 3
+
+
+def test_a_copy_of_all_files_does_not_take_them_from_a_mount_point(
+    tmp_path: Path, folder: Path, index: Index
+) -> None:
+    index(folder)
+    shutil.copytree(folder, tmp_path / "copy")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert index(tmp_path / "copy").copies == 3
+    assert len(states(tmp_path)) == 6
 
 
 def test_a_root_without_any_of_its_videos_is_not_believed(

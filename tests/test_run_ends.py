@@ -115,6 +115,22 @@ def test_a_hang_up_that_the_user_ignores_is_ignored() -> None:
     assert done.stdout.strip() == "[True, False]"
 
 
+def test_requests_to_end_that_follow_do_not_disturb_the_end() -> None:
+    code = (
+        "import signal, vsearch.cli as cli\n"
+        "kinds = signal.SIGHUP, signal.SIGTERM\n"
+        "for kind in kinds: signal.signal(kind, signal.SIG_DFL)\n"
+        "def main():\n"
+        "    try: signal.raise_signal(signal.SIGTERM)\n"
+        "    except KeyboardInterrupt: print('asked', flush=True)\n"
+        "    for kind in kinds: signal.raise_signal(kind)\n"
+        "    print('finished')\n"
+        "cli.main = main\ncli.program()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["asked", "finished"], done.stderr
+
+
 def test_leaving_early_stops_the_source_before_waiting_for_it() -> None:
     """What blocks in its source, as a decoder that hangs, is ended first."""
     import threading
