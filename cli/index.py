@@ -71,6 +71,8 @@ def index(
 ) -> None:
     """Find videos under PATH and make them searchable. Run it again after adding, moving or changing files.
 
+    A file called .vsearchignore, with rules as in .gitignore, leaves out what it names in its folder and below.
+
     Exit code 0 when all is well, 3 when it finished but some files failed (`vsearch status` says why).
     """
     from vsearch.cli.progress import reporter

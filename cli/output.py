@@ -35,7 +35,8 @@ def chosen_format(**asked: bool) -> str:
 def print_hits(answer: Answer, fmt: str) -> None:
     if fmt == "json":
         head = {"schema_version": SCHEMA_VERSION, "query": answer.query, "model": answer.model}
-        print_json({**head, "confident": answer.confident, "hits": [hit_record(h) for h in answer.hits]})
+        hits = [hit_record(h) for h in answer.hits]
+        print_json({**head, "confident": answer.confident, "cut": answer.cut, "hits": hits})
     elif fmt == "jsonl":
         for hit in answer.hits:
             print_json(hit_record(hit))

@@ -72,6 +72,8 @@ def query(
         answer, loaded = _answer_alone(place, question, device, fmt)
     if helper and not asked.running:
         start(place, device, encoder=loaded)
+    if answer.cut:
+        note("the end of this sentence was not read: it is longer than the model takes; write a shorter one")
     if not answer.hits:
         note("nothing found" if threshold is None else f"nothing found that scores {threshold} or more")
         raise typer.Exit(EXIT_NOTHING)

@@ -203,7 +203,7 @@ def search_in(
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
     check_threshold(threshold)
     live = live_encoder(library)
-    text, query = sentence_vector(library, live, text, encoder, device, cache=cache)
+    text, query, cut = sentence_vector(library, live, text, encoder, device, cache=cache)
     found = find_intervals(dense_timeline_of(library, video), np.asarray(query, dtype=np.float32), number)
     kept = [i for i in found if threshold is None or i.score >= threshold]
     calibration = live.spec.get("calibration")
@@ -224,7 +224,7 @@ def search_in(
         for rank, i in enumerate(kept, start=1)
     )
     confident = any(hit.strength != "unlikely" for hit in hits)
-    return Answer(text, str(live.spec["model"]), confident, hits)
+    return Answer(text, str(live.spec["model"]), confident, hits, cut)
 
 
 def sound_videos(library: Reading, videos: Sequence[Video]) -> list[Video]:

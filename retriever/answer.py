@@ -39,12 +39,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """Hits best first. `confident` is False when even the best is no better than unrelated moments."""
+    """Hits best first. `confident` is False when even the best is no better than unrelated moments.
+
+    `cut`: the end of the sentence lies behind what the model reads, and was not looked for.
+    """
 
     query: str
     model: str
     confident: bool
     hits: tuple[Hit, ...]
+    cut: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vsearch.errors import VsearchError
 from vsearch.library import EncoderInfo, Reading, open_reader
+from vsearch.library.standing import HeldIndex
 from vsearch.retriever.answer import Answer
 from vsearch.retriever.question import Question, answer, remember
 from vsearch.retriever.searching import live_encoder, matching_encoder, tidied
@@ -30,8 +31,7 @@ _NOTE_PATIENCE_MS = 20  # while another process writes: the answer must not wait
 
 @dataclass
 class _Held:
-    stamp: tuple[object, ...]
-    view: IndexView
+    index: HeldIndex
     asked: float  # time.monotonic()
 
 
@@ -99,16 +99,13 @@ class Librarian:
         return min((held.asked + _LET_GO_S - now for held in self._views.values()), default=_LET_GO_S)
 
     def _view(self, library: Reading) -> IndexView:
-        generation = library.live_generation()
-        held = self._views.pop(library.path, None)
-        if held is None or generation is None or held.stamp != library.index_stamp(generation):
-            view = library.open_live()
-            held = _Held(library.index_stamp(view.generation), view, 0.0)
+        held = self._views.pop(library.path, None) or _Held(HeldIndex(), 0.0)
+        view = held.index.view(library)
         held.asked = time.monotonic()
         self._views[library.path] = held
         for path in list(self._views)[:-_VIEWS]:
             del self._views[path]
-        return held.view
+        return view
 
     def _encoder(self, live: EncoderInfo) -> TextEncoder | None:
         """The library's encoder if it is at hand, or quick to load."""

@@ -108,13 +108,12 @@ def answer(
 def remember(
     library: Reading, given: Answer, encoder: OwnEncoder | None = None, patience_ms: int | None = None
 ) -> bool:
-    """Note the hits for the commands that follow, and the sentences that `encoder` encoded. Waits 200 ms (or
+    """Note the hits for the commands that follow, and the sentence if `encoder` encoded it. Waits 200 ms (or
     `patience_ms`) at most for another process that writes, and never fails. Whether the hits are noted."""
     value = json.dumps([[hit.path, hit.start_ms, hit.end_ms] for hit in given.hits])
     noted = library.remember(LAST_HITS, value, *([] if patience_ms is None else [patience_ms]))
-    if noted and encoder is not None and encoder.made:
+    if noted and not given.cut and encoder is not None and given.query in encoder.made:
         live = library.live_encoder()
         if live is not None and live.identity == encoder.identity:
-            for text, vector in encoder.made.items():
-                library.cache_text(live.id, text, vector)
+            library.cache_text(live.id, given.query, encoder.made[given.query])
     return noted

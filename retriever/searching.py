@@ -10,8 +10,9 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
+_SURELY_READ = 60  # bytes of a sentence; models read 64 or 77 tokens, each a byte or more
 
 Only = Callable[["Video"], bool]  # which videos may answer
 
@@ -61,9 +63,12 @@ def search(
     """
     check_threshold(threshold)
     live = live_encoder(library)
-    text, query = sentence_vector(library, live, text, encoder, device, cache=cache)
+    text, query, cut = sentence_vector(library, live, text, encoder, device, cache=cache)
     calibration = live.spec.get("calibration")
-    return _answer(library, live, text, query, number, calibration, threshold=threshold, only=only, view=view)
+    found = _answer(
+        library, live, text, query, number, calibration, threshold=threshold, only=only, view=view
+    )
+    return replace(found, cut=cut)
 
 
 def search_similar(
@@ -94,9 +99,10 @@ def search_look(
     *,
     number: int = 10,
     only: Only | None = None,
+    view: IndexView | None = None,
 ) -> Answer:
     """Moments that look like `look`, a unit vector (D,) in the space of moments of the library's encoder."""
-    return _answer(library, live_encoder(library), label, look, number, None, only=only)
+    return _answer(library, live_encoder(library), label, look, number, None, only=only, view=view)
 
 
 def look_of(library: Reading, video: Video, time_ms: int) -> npt.NDArray[np.float32]:
@@ -140,6 +146,14 @@ def live_encoder(library: Reading) -> EncoderInfo:
     return encoder
 
 
+class Sentence(NamedTuple):
+    """A sentence with its spaces tidied, and its vector (D,). `cut`: its end lies behind what the model reads."""
+
+    text: str
+    vector: npt.NDArray[np.float32]
+    cut: bool
+
+
 def sentence_vector(
     library: Reading,
     live: EncoderInfo,
@@ -148,17 +162,27 @@ def sentence_vector(
     device: str = "auto",
     *,
     cache: bool = True,
-) -> tuple[str, npt.NDArray[np.float32]]:
-    """A sentence with its spaces tidied, and its vector (D,): cached, or embedded now and cached then."""
+) -> Sentence:
+    """A sentence's vector: cached, or embedded now and cached then. One that is cut is embedded each time."""
     text = tidied(text)
     if not text:
         raise VsearchError("the query is empty; describe what should be seen, like a caption")
     query = library.cached_text(live.id, text)
-    if query is None:
-        query = text_encoder(live, encoder, device).embed_texts([text])[0]
-        if cache:
-            library.cache_text(live.id, text, query)
-    return text, query
+    if query is not None:
+        return Sentence(text, query, cut=False)
+    query, cut = _embedded(text, text_encoder(live, encoder, device))
+    if cache and not cut:
+        library.cache_text(live.id, text, query)
+    return Sentence(text, query, cut)
+
+
+def _embedded(text: str, encoder: TextEncoder) -> tuple[npt.NDArray[np.float32], bool]:
+    """A vector (D,), and whether the end of the sentence went unread: whatever the model and its words are, what it does
+    not read changes nothing, be it less or more."""
+    if len(text.encode()) < _SURELY_READ:
+        return encoder.embed_texts([text])[0], False
+    vector, less, more = encoder.embed_texts([text, text[:-1], f"{text} on grass"])
+    return vector, bool(max(np.abs(vector - less).max(), np.abs(vector - more).max()) < 1e-5)
 
 
 def tidied(text: str) -> str:

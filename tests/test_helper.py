@@ -35,6 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 linux = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="looks into /proc")
 NEW = "zwei Köche"  # a sentence that no library has cached
+LONG = "a dog on grass and " * 15 + "a cat"  # more than the 77 tokens that CLIP reads
 Start = Callable[..., "subprocess.Popen[bytes]"]
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -147,6 +148,7 @@ def test_it_answers_what_a_query_alone_answers(started: Start, make: Callable[..
         {"text": NEW},
         {"within": "a dog.mp4"},
         {"within": "a dog.mp4", "threshold": 2.0},
+        {"text": LONG},
     ):
         question = Question(**{"library": str(library), "text": "a dog", "number": 10} | options)
         helped = ask(question)
@@ -428,6 +430,8 @@ def test_the_command_prints_the_same_with_and_without(
         ["a dog", "-0"],
         ["a dog", "--in", "of library/a cat.mp4"],
         ["a dog", "--threshold", "2"],
+        [LONG, "--json"],
+        [LONG, "--in", "a dog.mp4"],
         [" "],
         ["a dog", "--in", "no such video"],
     ):

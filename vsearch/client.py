@@ -13,22 +13,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from vsearch.errors import LibraryError
-
 if TYPE_CHECKING:
-    import vsearch.library
     from vsearch.library import Video
-    from vsearch.models import Encoder
+    from vsearch.models import Encoder, TextEncoder
     from vsearch.retriever import Answer
     from vsearch.retriever.localize import Detection
 
 
 class Library:
-    """An open library with its model, loaded at the first sentence that is new. For one thread at a time."""
+    """An open library, its index read once a generation; the model is loaded at the first sentence that is new.
 
-    def __init__(self, opened: vsearch.library.Library, device: str) -> None:
-        self._opened = opened
+    A library that is indexed further, or deleted and made again, shows at the next question. For one thread at a time.
+    """
+
+    def __init__(self, path: Path, device: str) -> None:
+        from vsearch.library import Library as Stored
+        from vsearch.library.standing import Standing
+
+        self._standing = Standing(path, Stored)
         self._device = device
+        self._text: TextEncoder | None = None
         self._encoder: Encoder | None = None
 
     @classmethod
@@ -37,42 +41,48 @@ class Library:
 
         Raises LibraryError when there is none.
         """
-        from vsearch.library import Library as Stored
         from vsearch.library import find_library
 
-        place = find_library(Path(path) if path is not None else None)
-        if not Stored.exists(place):
-            raise LibraryError(f"There is no library at {place}: run `vsearch index FOLDER` first.")
-        return cls(Stored.open(place), device)
+        opened = cls(find_library(Path(path) if path is not None else None).expanduser().resolve(), device)
+        opened._standing.library()
+        return opened
 
     def search(self, text: str, *, number: int = 10, threshold: float | None = None) -> Answer:
         """The moments that a sentence describes, at most `number` videos. Raises VsearchError for an empty one."""
-        from vsearch.retriever import live_encoder, search
+        from vsearch.retriever.searching import live_encoder, search, text_encoder, tidied
 
-        live = live_encoder(self._opened)
-        known = self._opened.cached_text(live.id, " ".join(text.split())) is not None
-        encoder = None if known or not text.strip() else self._loaded()
-        return search(self._opened, text, number=number, threshold=threshold, encoder=encoder)
+        library = self._standing.library()
+        live, tidy = live_encoder(library), tidied(text)
+        if tidy and library.cached_text(live.id, tidy) is None:
+            self._text = text_encoder(live, self._encoder or self._text, self._device)
+        view = self._standing.view(library)
+        return search(library, text, number=number, threshold=threshold, encoder=self._text, view=view)
 
     def similar(self, video: Video | str, time_s: float, *, number: int = 10) -> Answer:
         """Moments that look like the picture of `video` (or of the path that ends so) at `time_s` seconds."""
         from vsearch.retriever import search_similar
 
-        return search_similar(self._opened, self._video(video), round(time_s * 1000), number=number)
+        library = self._standing.library()
+        view = self._standing.view(library)
+        return search_similar(library, self._video(video), round(time_s * 1000), number=number, view=view)
 
     def localize(self, video: Video | str, actions: list[str]) -> list[Detection]:
         """When the named actions happen in `video`, best first."""
-        from vsearch.retriever.actions import localize_videos
+        from vsearch.retriever.actions import localize_videos, names_are_known
 
-        source = self._video(video)
-        return list(localize_videos(self._opened, [source], actions, encoder=self._loaded())[source])
+        library, source = self._standing.library(), self._video(video)
+        encoder = None if names_are_known(library, actions) else self._loaded()
+        found = localize_videos(library, [source], actions, encoder=encoder, device=self._device)
+        return list(found[source])
 
     def videos(self, *states: str) -> list[Video]:
         """Videos in path order; in the given states, else all."""
-        return self._opened.videos(*states)
+        return self._standing.library().videos(*states)
 
     def close(self) -> None:
-        self._opened.close()
+        """Let go of the library and the model; a further question opens them again."""
+        self._standing.close()
+        self._text = self._encoder = None
 
     def __enter__(self) -> Library:
         return self
@@ -83,10 +93,11 @@ class Library:
         self.close()
 
     def _video(self, video: Video | str) -> Video:
-        return self._opened.find_video(video) if isinstance(video, str) else video
+        return self._standing.library().find_video(video) if isinstance(video, str) else video
 
     def _loaded(self) -> Encoder:
         from vsearch.retriever import live_encoder, matching_encoder
 
-        self._encoder = matching_encoder(live_encoder(self._opened), self._encoder, self._device)
+        live = live_encoder(self._standing.library())
+        self._encoder = matching_encoder(live, self._encoder, self._device)
         return self._encoder

@@ -9,16 +9,16 @@ import contextlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException
 
-from vsearch.errors import LibraryError, VsearchError
+from vsearch.errors import VsearchError
 from vsearch.library import Library
-from vsearch.library.location import CATALOGUE
+from vsearch.library.standing import Standing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from vsearch.library import EncoderInfo, Video
     from vsearch.library.catalogue import Catalogue
-    from vsearch.library.index import IndexView
     from vsearch.library.records import FrameSet
     from vsearch.models import Encoder
     from vsearch.retriever import Answer
@@ -51,24 +50,14 @@ class Engine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = threading.Lock()  # one at a time: the towers are not made for threads
-        self._library: Library | None = None
+        self._standing = Standing(path, _Served)
         self._encoder: Encoder | None = None
         self._looks: OrderedDict[str, tuple[str, npt.NDArray[np.float32]]] = OrderedDict()
-        self._catalogue: tuple[int, int] | None = None  # the file that `_library` has open
         self._mutex = threading.Lock()
 
     def library(self) -> Library:
         """The library that lies at the path now. Raises LibraryError, which says what to run, while there is none."""
-        with self._mutex:
-            there = _file_at(self.path / CATALOGUE)
-            if there != self._catalogue and self._library is not None:  # deleted, or made again
-                self._library.close()
-                self._library = None
-            if there is None:
-                raise LibraryError("there is no library yet: run `vsearch index FOLDER`, then search here")
-            if self._library is None:
-                self._library, self._catalogue = _Served.open(self.path), there
-            return self._library
+        return self._standing.library()
 
     def video(self, id: int, content: str | None = None) -> Video:
         """Raises HTTPException 404; also when it no longer has the `content` (a fingerprint) that is asked for."""
@@ -83,13 +72,15 @@ class Engine:
         from vsearch.retriever import search, search_look, search_similar
 
         library, only = self.library(), filters.predicate()
+        view = self._standing.view(library)
         if question.text is not None:
-            self.embed(question.text)
-            return search(library, question.text, number=number, only=only)
+            with self._model_for(question.text) as encoder:
+                return search(library, question.text, number=number, only=only, encoder=encoder, view=view)
         if question.video is not None:
             video = self.video(question.video)
-            return search_similar(library, video, question.time_ms, number=number, only=only)
-        return search_look(library, self._look(question.look or ""), "an upload", number=number, only=only)
+            return search_similar(library, video, question.time_ms, number=number, only=only, view=view)
+        look = self._look(question.look or "")
+        return search_look(library, look, "an upload", number=number, only=only, view=view)
 
     def vector(self, question: Question) -> npt.NDArray[np.float32]:
         """The question in the space of moments, (D,) unit length."""
@@ -102,15 +93,25 @@ class Engine:
         return self._look(question.look or "")
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
-        """A sentence's vector; the model is loaded only for one that the library does not remember."""
+        """A sentence's vector."""
         from vsearch.retriever import live_encoder, sentence_vector
 
         library = self.library()
+        with self._model_for(text) as encoder:
+            return sentence_vector(library, live_encoder(library), text, encoder).vector
+
+    @contextlib.contextmanager
+    def _model_for(self, text: str) -> Iterator[Encoder | None]:
+        """The model, nobody else's meanwhile, for a sentence that the library does not remember; else None."""
+        from vsearch.retriever.searching import live_encoder, tidied
+
+        library, tidy = self.library(), tidied(text)
         live = live_encoder(library)
-        if not text.strip() or library.cached_text(live.id, " ".join(text.split())) is not None:
-            return sentence_vector(library, live, text)[1]
+        if not tidy or library.cached_text(live.id, tidy) is not None:
+            yield None
+            return
         with self.model:
-            return sentence_vector(library, live, text, self._loaded(live))[1]
+            yield self._loaded(live)
 
     def localize(self, video: Video, names: list[str], threshold: float) -> list[Any]:
         from vsearch.retriever import live_encoder
@@ -166,25 +167,15 @@ class Engine:
         return self._encoder
 
     def close(self) -> None:
-        with self._mutex:
-            if self._library is not None:
-                self._library.close()
-                self._library = None
+        self._standing.close()
 
 
 class _Served(Library):
-    """A library whose index is read and checked once a generation, not once a question."""
+    """A library that several threads ask at once."""
 
     def __init__(self, path: Path, catalogue: Catalogue) -> None:
         super().__init__(path, catalogue)
-        self._view: IndexView | None = None
         self._opening = threading.Lock()  # NumPy reads a map's header with `ast`, which threads can upset
-
-    def open_live(self) -> IndexView:
-        with self._opening:
-            if self._view is None or self._view.generation != self.live_generation():
-                self._view = super().open_live()
-            return self._view
 
     def frames(self, frame_set_id: int) -> FrameSet:
         with self._opening:
@@ -193,12 +184,3 @@ class _Served(Library):
     def sound_frames(self, frame_set_ids: Iterable[int]) -> dict[int, FrameSet]:
         with self._opening:
             return super().sound_frames(frame_set_ids)
-
-
-def _file_at(path: Path) -> tuple[int, int] | None:
-    """Tells a file from one put in its place: an open library keeps its own inode from being given again."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

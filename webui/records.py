@@ -56,11 +56,13 @@ class HitRecord(MomentRecord):
 
 
 class AnswerRecord(Versioned):
-    """`confident` is false when even the best hit scores like an unrelated moment."""
+    """`confident` is false when even the best hit scores like an unrelated moment; `cut` is true when the end of the
+    sentence was not read, as it is longer than the model takes."""
 
     query: str
     model: str
     confident: bool
+    cut: bool
     hits: list[HitRecord]
 
 
@@ -175,7 +177,7 @@ class LibraryRecord(Versioned):
 
 def answer_record(answer: Answer, videos: Mapping[int, Video]) -> AnswerRecord:
     return AnswerRecord(
-        query=text(answer.query), model=answer.model, confident=answer.confident,
+        query=text(answer.query), model=answer.model, confident=answer.confident, cut=answer.cut,
         hits=[hit_record(hit, videos.get(hit.video_id)) for hit in answer.hits],
     )  # fmt: skip
 
