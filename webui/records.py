@@ -53,6 +53,7 @@ class HitRecord(MomentRecord):
     also_at: list[str]
     playable: bool
     coarse: bool
+    gone: bool
 
 
 class AnswerRecord(Versioned):
@@ -189,7 +190,7 @@ def hit_record(hit: Hit, video: Video | None) -> HitRecord:
         score=round(hit.score, 6), strength=hit.strength,
         more=[MomentRecord(start=m.start_ms / 1000, end=m.end_ms / 1000, score=round(m.score, 6)) for m in hit.more],
         also_at=[text(path) for path in hit.also_at],
-        playable=video is not None and plays_in_browsers(video), coarse=hit.coarse,
+        playable=video is not None and plays_in_browsers(video), coarse=hit.coarse, gone=hit.gone,
     )  # fmt: skip
 
 
