@@ -244,6 +244,22 @@ def test_sound_behind_a_hole_is_in_time(tmp_path: Path) -> None:
     assert _click(tmp_path / "made.mp4") == pytest.approx(1.5, abs=0.01)
 
 
+def test_sound_that_changes_its_rate_and_layout_where_a_clock_starts_again_is_in_time(tmp_path: Path) -> None:
+    """Pictures and sound are both behind the joint, by the same clock."""
+    parts = [
+        _with_click(tmp_path / "1.ts", [(48_000, "mono", 2.4)], click_s=9, codec="mp2"),
+        _with_click(tmp_path / "2.ts", [(44_100, "stereo", 2.4)], click_s=1.0, codec="mp2"),
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    made = make(joined, 2600, 4600)
+    joint_s = made.pictures[1][0] - made.numbers[1] / 25  # where picture 0 of the second part lies
+    assert made.numbers == list(range(made.numbers[0], made.numbers[0] + len(made.numbers)))
+    assert len(made.numbers) in (50, 51)  # the first one may have been on screen before
+    assert made.cut.word is None
+    assert _click(tmp_path / "made.mp4") == pytest.approx(joint_s + 1.0, abs=0.06)
+
+
 def test_sound_that_cannot_be_decoded_costs_no_picture_and_is_told(tmp_path: Path) -> None:
     source = media.write_video(tmp_path / "a.mkv", audio_s=2.4)
     data = source.read_bytes()
@@ -286,7 +302,7 @@ def _with_click(
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
         sound: Any = out.add_stream(codec, rate=rate)
         sound.codec_context.layout = layout
-        format = "s16p" if codec == "libmp3lame" else "s16"
+        format = "s16p" if codec == "libmp3lame" else "s16"  # raw and MP2 take it interleaved
         sound.codec_context.format = format
         channels = len(av.AudioLayout(layout).channels)
         for number in range(60):
