@@ -86,13 +86,16 @@ def recall(library: Library, rank: int) -> tuple[str, int, int]:
     """Path, start and end (ms) of a hit of the last query. Raises VsearchError."""
     from vsearch.retriever.question import LAST_HITS
 
-    hits = json.loads(library.recall(LAST_HITS) or "[]")
+    try:
+        noted = json.loads(library.recall(LAST_HITS) or "[]")
+        hits = [(str(path), int(start_ms), int(end_ms)) for path, start_ms, end_ms in noted]
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise VsearchError("what the last query showed cannot be read any more: ask it again") from None
     if not 1 <= rank <= len(hits):
         raise VsearchError(
             f"the last query showed no hit number {rank}; give a rank that it showed, or a video"
         )
-    path, start_ms, end_ms = hits[rank - 1]
-    return path, start_ms, end_ms
+    return hits[rank - 1]
 
 
 def spreadsheet_safe(text: str) -> str:

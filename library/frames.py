@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,16 @@ class FrameStore:
         except (OSError, ValueError, EOFError, SyntaxError, LookupError, TypeError) as error:
             raise LibraryError(f"The stored frames {path.name} are damaged.") from error
 
+    def told(self, name: str) -> dict[str, Any]:
+        """The line behind the records, without a look at these; empty when there is none or it cannot be read."""
+        try:
+            with open(self.path(name), "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LINE))
+                said = json.loads(file.read().removesuffix(b"\n").rpartition(b"\n")[2])
+        except (OSError, ValueError, TypeError, RecursionError):
+            return {}
+        return said if isinstance(said, dict) else {}
+
     def sound(self, stored: StoredFrames) -> bool:
         """Whether the file is there, every byte of it is as it was written, its values are finite and its times ascend.
         Reads it whole each time."""
@@ -163,6 +174,7 @@ class FrameStore:
         return sorted(path for path in self.folder.glob(f"{TEMPORARY}*") if abandoned(path))
 
 
+_LINE = 8192  # bytes that hold what stands behind the records
 _EXPONENT = 0x7C00  # all ones in float16: not finite
 
 

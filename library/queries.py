@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from vsearch.library.catalogue import EncoderRow, FrameSetRow, GenerationRow, MetaRow, MomentRow, VideoRow
 from vsearch.library.heads import HEADS
 from vsearch.library.publishing import current_frame_sets, index_files, live_row, up_to_date
+from vsearch.library.reading import no_encoder
 from vsearch.library.records import (
     COARSE_FPS,
     PRESENT,
@@ -113,7 +114,9 @@ def summary(session: Session, library: Path) -> Summary:
     counted = select(VideoRow.state, func.count()).group_by(VideoRow.state).order_by(VideoRow.state)
     states = {state: count for state, count in session.execute(counted)}
     live = live_row(session)
-    encoder = None if live is None else session.get_one(EncoderRow, live.encoder_id)
+    encoder = None if live is None else session.get(EncoderRow, live.encoder_id)
+    if live is not None and encoder is None:
+        raise no_encoder()
     first_look = select(FrameSetRow.fingerprint).where(
         FrameSetRow.fps == COARSE_FPS, FrameSetRow.id.in_(current_frame_sets())
     )
@@ -127,7 +130,7 @@ def summary(session: Session, library: Path) -> Summary:
         bytes={
             "catalogue": catalogue,
             "frames": _sum(session, select(func.sum(FrameSetRow.bytes))),
-            "index": sum(_index_files(session).values()),
+            "index": sum(size for size in _index_files(session).values() if isinstance(size, int)),
             "thumbs": sum(path.stat().st_size for path in (library / "thumbs").glob("??/*.jpg")),
             "heads": sum(path.stat().st_size for path in (library / HEADS).glob("*/*")),
         },

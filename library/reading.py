@@ -20,6 +20,8 @@ from vsearch.library.index import INDEX, damaged, open_index, part_files
 from vsearch.library.location import absolute
 from vsearch.library.records import (
     COARSE_FPS,
+    FAILED,
+    MISSING,
     PRESENT,
     EncoderInfo,
     FrameSet,
@@ -155,12 +157,31 @@ class Reading(ABC):
         return pick(self.videos(), text, path or absolute(text))
 
     def moments(self, ids: Sequence[int]) -> list[Moment]:
-        """Moments by id, in the given order; left out when gone or when their video is not there."""
+        """Moments by id, in the given order; left out when gone or when their video is not there.
+
+        What is left out because catalogue and files contradict each other is reported.
+        """
         with self._asking() as ask:
-            found, unfit = moments(ask, roots(ask, self.path), ids)
+            found, unfit, astray = moments(ask, roots(ask, self.path), ids, self._theirs)
         for video in unfit:
             self._report_moments(video)
+        if astray:
+            self._report(
+                "The search index has moments of which the catalogue has no video; they are not shown"
+            )
         return found
+
+    def _theirs(self, row: Any, of: Sequence[Video]) -> bool:
+        """Whether a sound frame file is of the content that the catalogue has it for, as far as it says."""
+        said = self.frame_store.told(row.file)
+        same = said.get("fingerprint", row.fingerprint) == row.fingerprint
+        if same and all(said.get("size", video.size) == video.size for video in of):
+            return True
+        try:
+            self.frame_store.read(to_frames(row))
+        except DamagedFramesError:
+            return True  # it says nothing of the row
+        return False
 
     def frames(self, frame_set_id: int) -> FrameSet:
         """Stored frames, memory-mapped. Raises LibraryError when they are missing or damaged."""
@@ -276,8 +297,14 @@ def live_generation(ask: Ask) -> Generation | None:
 
 
 def encoder(ask: Ask, library: Path, encoder_id: int) -> EncoderInfo:
-    (row,) = _rows(ask, _ENCODER, "FROM encoders t WHERE t.id = :id", id=encoder_id)
-    return to_encoder(row, library)
+    found = _rows(ask, _ENCODER, "FROM encoders t WHERE t.id = :id", id=encoder_id)
+    if not found:
+        raise no_encoder()
+    return to_encoder(found[0], library)
+
+
+def no_encoder() -> LibraryError:
+    return LibraryError("The catalogue lacks the encoder of its index: run `vsearch verify --repair`.")
 
 
 def roots(ask: Ask, library: Path) -> RootFolders:
@@ -307,29 +334,42 @@ def pick(known: Sequence[Video], text: str, path: Path) -> Video:
     raise LibraryError(f"{len(matching)} videos are called {text!r}, give more of the path: {some}")
 
 
-def moments(ask: Ask, folders: RootFolders, ids: Sequence[int]) -> tuple[list[Moment], list[Video]]:
-    """Moments by id, in the given order, and the videos of those left out because they do not fit their frames."""
+def moments(
+    ask: Ask, folders: RootFolders, ids: Sequence[int], theirs: Callable[[Any, Sequence[Video]], bool]
+) -> tuple[list[Moment], list[Video], bool]:
+    """Moments by id, in the given order, the videos of those left out because they do not fit their frames, and whether
+    others are left out though no video of theirs is away or could not be read. `theirs`: whether a set is of videos."""
     rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
-    sets = frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}))
-    counts = {row.id: row.count for row in sets}
-    contents = {row.id: row.fingerprint for row in sets}
-    coarse = {row.id for row in sets if row.fps == COARSE_FPS}
-    there: dict[str, list[Video]] = {}
-    for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", sorted(set(contents.values()))):
-        if row.state in PRESENT:
-            there.setdefault(row.fingerprint, []).append(to_video(row, folders))
-    copies = {content: tuple(_in_path_order(found)) for content, found in there.items()}
-    known = ((row, contents.get(row.frame_set_id, "")) for row in (rows[id] for id in ids if id in rows))
+    sets = {row.id: row for row in frame_sets(ask, list({row.frame_set_id for row in rows.values()}))}
+    contents = list({row.fingerprint for row in sets.values()})
+    of: dict[str, list[Any]] = {content: [] for content in contents}
+    for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", contents):
+        of[row.fingerprint].append(row)
+    copies = {
+        content: tuple(_in_path_order(to_video(row, folders) for row in found if row.state in PRESENT))
+        for content, found in of.items()
+    }
+    away = {content for content, found in of.items() if any(map(_away, found))}
+    astray = len(rows) < len(set(ids))
+    sound = {id for id, row in sets.items() if theirs(row, copies[row.fingerprint])}
     found: list[Moment] = []
     unfit: dict[int, Video] = {}
-    for row, content in known:
-        if content not in copies:
-            continue
-        if fits(row, counts[row.frame_set_id], copies[content]):
-            found.append(_to_moment(row, content, copies[content], coarse=row.frame_set_id in coarse))
+    for row in (rows[id] for id in ids if id in rows):
+        frames = sets.get(row.frame_set_id)
+        videos = () if frames is None else copies[frames.fingerprint]
+        if frames is None or not videos:
+            astray |= frames is None or frames.fingerprint not in away
+        elif frames.id in sound and fits(row, frames.count, videos):
+            coarse = frames.fps == COARSE_FPS
+            found.append(_to_moment(row, frames.fingerprint, videos, coarse=coarse))
         else:
-            unfit[copies[content][0].id] = copies[content][0]
-    return found, list(unfit.values())
+            unfit[videos[0].id] = videos[0]
+    return found, list(unfit.values()), astray
+
+
+def _away(video: Any) -> bool:
+    """Whether a video's row says why it is not shown."""
+    return video.state == MISSING or (video.state == FAILED and bool(video.reason))
 
 
 def fits(moment: Any, count: int, of: Sequence[Video]) -> bool:

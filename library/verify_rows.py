@@ -47,6 +47,7 @@ _KINDS = {
     int: ("integer",), float: ("real", "integer"), str: ("text",), bytes: ("blob",), bool: ("integer",),
 }  # fmt: skip
 _ROW = literal_column("rowid", Integer)
+_LONGEST_MS = 1 << 36  # two years: as many windows as can be held in memory
 _DERIVED = ("moments", "text_vectors", "generations", "garbage")  # rows that can be had again
 
 
@@ -337,13 +338,15 @@ def _planned(
     check: Check, row: FrameSetRow, encoder: EncoderRow, durations: dict[str | None, int | None]
 ) -> list[NewMoment] | None:
     """None where nobody can say: without `windows`, or for a content that no video has."""
-    if check.makers.windows is None or durations.get(row.fingerprint) is None:
+    longest = durations.get(row.fingerprint)
+    if check.makers.windows is None or longest is None:
+        return None
+    duration_ms = int(check.told.get(row.fingerprint, {}).get("duration_ms", longest))
+    if duration_ms > _LONGEST_MS:
         return None
     try:
         frames = check.store.read(to_frames(row))
-        return check.makers.windows(
-            to_encoder(encoder, check.folder), frames.times_ms, durations[row.fingerprint] or 0
-        )
+        return check.makers.windows(to_encoder(encoder, check.folder), frames.times_ms, duration_ms)
     except (LibraryError, LookupError, TypeError, ValueError):  # told already: frames, or the description
         return None
 

@@ -76,7 +76,7 @@ def embed(vectors: np.ndarray, times_ms: np.ndarray, moments: object) -> np.ndar
 
 
 def encoder(library: Library, head: str = "mean") -> int:
-    return library.register_encoder(f"bb+{head}", "bb", head, {"model": "bb", "head": head})
+    return library.register_encoder(f"bb+{head}", "bb", head, {"model": "bb", "head": {"recipe": head}})
 
 
 def index(

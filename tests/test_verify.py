@@ -28,7 +28,7 @@ def index(library: Library) -> int:
     folder = library.path.parent
     files = tuple(FoundFile(folder / f"{name}.mp4", 1, 1) for name in NAMES)
     with library.writing():
-        encoder_id = library.register_encoder("bb+mean", "bb", "mean", {})
+        encoder_id = library.register_encoder("bb+mean", "bb", "mean", {"model": "bb", "head": {}})
         plan = library.plan(Scan((folder,), files), lambda path: path.stem, "bb", 2.0)
         library.apply_plan(plan)
         for job in plan.jobs:

@@ -82,6 +82,44 @@ def test_wrong_rows_are_named_and_mended(statement: str, library: Path, tmp_path
     assert moments(case / "library") == before
 
 
+LEFT_OUT = {
+    "fingerprints exchanged": ROWS["fingerprints exchanged"],
+    "a fingerprint gone": "UPDATE videos SET fingerprint = NULL WHERE id = 1",
+    "failed without a reason": "UPDATE videos SET state = 'failed' WHERE id = 1",
+    "a moment gone": "DELETE FROM moments WHERE id = 1",
+    "frames of another content": "UPDATE frame_sets SET fingerprint = 'another' WHERE id = 1",
+    "a text for a frame set": "UPDATE moments SET frame_set_id = '[]' WHERE id = 1",
+    "a blob for a file": "UPDATE frame_sets SET file = x'ff' WHERE id = 1",
+    "a blob for a content": "UPDATE frame_sets SET fingerprint = x'ff' WHERE id = 1",
+}
+REFUSED = {
+    "an empty encoder": "UPDATE encoders SET spec = '{}'",
+    "a list for an encoder": "UPDATE encoders SET spec = '[]'",
+    "another pooling": "UPDATE encoders SET spec = replace(spec, '\"frame_space\": true', '\"frame_space\": false')",
+    "no encoder": "UPDATE generations SET encoder_id = 77",
+    "a date that is none": "UPDATE generations SET created_at = 4611686018427387904",
+    "a list for a base": "UPDATE generations SET base = '[]'",
+}
+
+
+@pytest.mark.parametrize("statement", [*LEFT_OUT.values(), *REFUSED.values()], ids=[*LEFT_OUT, *REFUSED])
+def test_a_query_is_never_wrong_in_silence(
+    statement: str, library: Path, vsearch: Vsearch, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(library, tmp_path, dirs_exist_ok=True)
+    with sqlite3.connect(tmp_path / "library" / "catalogue.sqlite") as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(statement)
+    connection.close()
+    asked = vsearch("query", "a dog on grass")
+    assert "unexpected" not in asked.stderr, asked.stderr
+    assert "Traceback" not in asked.stderr, asked.stderr
+    assert "vsearch verify --repair" in asked.stderr
+    assert asked.returncode == 2 if statement in REFUSED.values() else asked.returncode in (0, 1)
+
+
 def test_a_damaged_catalogue_comes_back_from_its_backup(
     library: Path, vsearch: Vsearch, tmp_path: Path
 ) -> None:
