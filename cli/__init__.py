@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import importlib
 import os
-import signal
 import sys
-from typing import Annotated
-
-import typer
 
 import vsearch
+
+
+def _leave_working_directory() -> None:
+    """Take the working directory off the search path, unless it is this checkout."""
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # it was deleted
+        here = ""
+    if os.path.realpath(os.path.dirname(os.path.dirname(vsearch.__file__))) != here:
+        sys.path[:] = [p for p in sys.path if os.path.isabs(p) and os.path.realpath(p) != here]
+
+
+# An empty entry of PYTHONPATH means the working directory, where a user's downloads may lie. Before any other import.
+if any(not entry.strip("./") for entry in os.environ.get("PYTHONPATH", "-").split(os.pathsep)):
+    _leave_working_directory()
+
+import atexit  # noqa: E402
+import contextlib  # noqa: E402
+import importlib  # noqa: E402
+import signal  # noqa: E402
+from typing import Annotated  # noqa: E402
+
+import typer  # noqa: E402
+
+from vsearch.cli import streams  # noqa: E402
+from vsearch.cli.common import note  # noqa: E402
+from vsearch.errors import VsearchError  # noqa: E402
 
 # verb: module and function, in the order of the help; only the verb asked for is loaded
 VERBS = {
@@ -93,16 +113,35 @@ def program() -> None:
 
     _stand_in()
     atexit.register(leave)  # the first, so it is the last to be called
+    streams.guard()
     _interrupt_on_request()
+    code: object = 0
     try:
         main()
     except KeyboardInterrupt:  # before a verb was at work
-        status.append(130)
-        sys.exit(130)
+        code = 130
     except SystemExit as end:
-        if isinstance(end.code, int):
-            status.append(end.code)
-        raise
+        code = end.code
+    except streams.ReaderGone:  # of the help
+        pass
+    except VsearchError as error:  # of the help, too
+        note(f"vsearch: {error}")
+        code = error.exit_code
+    code = _flushed(code)
+    if isinstance(code, int):
+        status.append(code)
+    sys.exit(code)
+
+
+def _flushed(code: object) -> object:
+    """The exit code, once what was printed has left this process."""
+    try:
+        sys.stdout.flush()
+    except VsearchError as error:
+        if error.exit_code:
+            note(f"vsearch: {error}")
+            return error.exit_code
+    return code
 
 
 def _stand_in() -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
+from vsearch.cli.streams import ReaderGone
 from vsearch.errors import VsearchError
 
 P = ParamSpec("P")
@@ -40,6 +41,8 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         try:
             _check_values(kwargs)
             return function(*args, **kwargs)
+        except ReaderGone as end:
+            raise typer.Exit(end.exit_code) from None
         except VsearchError as error:
             note(f"vsearch: {error}")
             raise typer.Exit(error.exit_code) from None
@@ -49,12 +52,14 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except typer.Abort:  # at a question
             note("vsearch: nothing was changed")
             raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:  # `vsearch query … | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
         except Exception as error:
             if isinstance(error, typer.Exit) or os.environ.get("VSEARCH_DEBUG"):
                 raise
+            if isinstance(error, FileNotFoundError) and not _stand_somewhere():
+                note(
+                    "vsearch: the folder that you are in was deleted; go to another and run the command again"
+                )
+                raise typer.Exit(EXIT_ERROR) from None
             kind = type(error).__name__
             note(
                 f"vsearch: unexpected fault ({kind}: {error}); VSEARCH_DEBUG=1 shows where, please report it"
@@ -62,6 +67,15 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(EXIT_ERROR) from None
 
     return guarded
+
+
+def _stand_somewhere() -> bool:
+    """Whether the working directory still exists."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
@@ -123,7 +137,7 @@ def short_path(path: str | Path) -> str:
     """Relative to the working directory when that is shorter."""
     try:
         relative = os.path.relpath(path)
-    except ValueError:  # another drive on Windows
+    except (ValueError, OSError):  # another drive on Windows; a working directory that was deleted
         return str(path)
     return relative if len(relative) < len(str(path)) else str(path)
 

@@ -57,6 +57,7 @@ def forget(
             chosen = _on_disks_that_are_there(chosen, known)
         for v in chosen:
             print(printable(short_path(v.path)))
+        sys.stdout.flush()  # what cannot be shown is not forgotten
         if not chosen:
             note("nothing to forget")
             raise typer.Exit(EXIT_NOTHING)
@@ -66,7 +67,6 @@ def forget(
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
                 raise VsearchError(f"nobody can be asked here: --yes forgets {count}; nothing was changed")
-            sys.stdout.flush()
             if not typer.confirm(f"Forget {count}?", err=True):
                 raise typer.Exit(EXIT_NOTHING)
         opened.forget(chosen)

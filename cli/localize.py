@@ -123,6 +123,8 @@ def _print_tables(found: Mapping[Video, Sequence[Detection]]) -> None:
         console.print(Text(printable(short_path(video.path)), style="bold"))
         width = min(32, max(len(printable(d.label)) for d in detections))
         for label, bar in draw_timeline(detections, duration_ms).items():
+            if not console.encoding.startswith("utf"):
+                bar = bar.replace("█", "#").replace("·", ".")
             console.print(Text(f"  {printable(label)[:width]:<{width}} {bar}"), soft_wrap=True)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("  moment", "action", "score"):

@@ -101,6 +101,8 @@ def parse_actions(text: str) -> list[str]:
     else:
         names = list(dict.fromkeys(" ".join(part.split()) for part in text.split(",")))
     names = [name for name in names if name]
+    if any(0xD800 <= ord(c) <= 0xDFFF for name in names for c in name):
+        raise VsearchError("these action names hold bytes that are not UTF-8; write them in UTF-8")
     if not names:
         raise VsearchError(f"no action names in {text!r}; write names with commas between, or give a file")
     return names
