@@ -115,7 +115,7 @@ def program() -> None:
     atexit.register(leave)  # the first, so it is the last to be called
     streams.guard()
     _interrupt_on_request()
-    code: object = 0
+    code: str | int | None = 0
     try:
         main()
     except KeyboardInterrupt:  # before a verb was at work
@@ -133,7 +133,7 @@ def program() -> None:
     sys.exit(code)
 
 
-def _flushed(code: object) -> object:
+def _flushed(code: str | int | None) -> str | int | None:
     """The exit code, once what was printed has left this process."""
     try:
         sys.stdout.flush()
