@@ -111,7 +111,6 @@ def program() -> None:
                 sys.stderr.flush()
             os._exit(status[0])
 
-    _stand_in()
     atexit.register(leave)  # the first, so it is the last to be called
     streams.guard()
     _interrupt_on_request()
@@ -142,21 +141,6 @@ def _flushed(code: str | int | None) -> str | int | None:
             note(f"vsearch: {error}")
             return error.exit_code
     return code
-
-
-def _stand_in() -> None:
-    """A standard stream that was closed (`2>&-`) becomes nothing: else the next file opened, perhaps the catalogue, gets
-    its number, and what is meant for a person goes to whoever reads our answers."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w")
 
 
 def _interrupt_on_request() -> None:

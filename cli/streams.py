@@ -28,9 +28,8 @@ def guard() -> None:
     """Of a process's beginning: what stdout cannot take raises OutputError or ReaderGone, once; what stderr cannot take
     is lost; letters that they lack become escapes. The numbers of closed streams are taken, or the next file opened,
     the catalogue perhaps, would be one of them."""
-    for number, mode in enumerate(
-        (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
-    ):  # nothing is printed into a closed stdout
+    # Nothing can be printed into a stdout that was closed: it is open for reading.
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:

@@ -66,7 +66,7 @@ NAMES = (
 )
 PAGE = {"serve", "web"}
 BY_NAME, BY_MODULE = [str(Path(sys.executable).with_name("vsearch"))], [sys.executable, "-m", "vsearch"]
-QUICK = {"query", "similar", "clip", "localize", "status", "ls", "info"}
+QUICK = {"query", "similar", "clip", "localize"}
 
 
 class Downloads:
