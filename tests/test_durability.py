@@ -37,7 +37,7 @@ def run(library: Library, *names: str, salt: int = 0) -> None:
     folder = library.path.parent
     files = tuple(FoundFile(folder / f"{name}.mp4", 1, salt) for name in names)
     with library.writing():
-        encoder_id = library.register_encoder("bb+mean", "bb", "mean", {})
+        encoder_id = library.register_encoder("bb+mean", "bb", "mean", {"model": "bb", "head": {}})
         plan = library.plan(Scan((folder,), files), lambda path: path.stem, "bb", 2.0)
         library.apply_plan(plan)
         for job in plan.jobs:
@@ -287,7 +287,7 @@ def test_a_backup_is_as_private_as_the_library_and_a_damaged_catalogue_does_not_
 ) -> None:
     assert (library.path / NEWEST).stat().st_mode & 0o077 == 0
     with library.writing():
-        library.register_encoder("bb+other", "bb", "other", {})
+        library.register_encoder("bb+other", "bb", "other", {"model": "bb", "head": {}})
         kept = (library.path / NEWEST).read_bytes()
         with sqlite3.connect(library.path / "catalogue.sqlite") as catalogue:
             catalogue.execute("PRAGMA wal_checkpoint(TRUNCATE)")

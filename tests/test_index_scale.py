@@ -59,7 +59,7 @@ def uneven(rng: np.random.Generator) -> np.ndarray:
 
 
 def encoder(library: Library) -> int:
-    return library.register_encoder("bb+mean", "bb", "mean", {})
+    return library.register_encoder("bb+mean", "bb", "mean", {"model": "bb", "head": {}})
 
 
 def record(library: Library, name: str, frames: np.ndarray) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,11 @@ def test_a_head_with_a_space_of_its_own_gives_dense_features(library: Library) -
     before = actions.timeline_of(library, library.find_video("show.mp4"))
     encoder = library.live_encoder()
     assert encoder is not None
+    with contextlib.closing(sqlite3.connect(library.path / "catalogue.sqlite")) as catalogue:
+        catalogue.execute(
+            "UPDATE encoders SET head = 'own space'"
+        )  # the plain head's name holds its description
+        catalogue.commit()
     own_space = {**encoder.spec, "head": {**encoder.spec["head"], "frame_space": False}}
     library.register_encoder(encoder.identity, encoder.backbone, encoder.head, own_space)
     dense = actions.dense_timeline_of(library, library.find_video("show.mp4"))

@@ -27,7 +27,7 @@ DAMAGE = {
 def test_a_damaged_query_vector_counts_as_not_cached(statement: str, tmp_path: Path) -> None:
     with Library.open(tmp_path / "library", create=True) as library:
         for name in ("first", "second"):
-            encoder_id = library.register_encoder(name, "bb", name, {})
+            encoder_id = library.register_encoder(name, "bb", name, {"model": "bb", "head": {}})
         for i, text in enumerate(("a cat", "a dog")):
             library.cache_text(encoder_id, text, np.eye(8, dtype=np.float32)[i])
     with open_reading(tmp_path / "library") as reader:
