@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import sqlite3
 import subprocess
@@ -82,8 +83,12 @@ def test_an_answer_is_out_while_a_writer_holds_the_library(place: Path) -> None:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
         ) as query:  # fmt: skip
             assert query.stdout is not None
-            assert query.stdout.readline() == os.fsencode(place / "one.mp4") + b"\n"
-            assert other.in_transaction
-            code = query.wait(60)  # and it ends, still beside the lock
+            try:
+                assert select.select([query.stdout], [], [], 60)[0]
+                assert query.stdout.readline() == os.fsencode(place / "one.mp4") + b"\n"
+                assert other.in_transaction
+                code = query.wait(60)  # and it ends, still beside the lock
+            finally:
+                query.kill()
         assert code == 0
         other.execute("ROLLBACK")
