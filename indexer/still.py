@@ -48,9 +48,17 @@ def read_still(path: Path, shape: FrameShape) -> Image:
         raise MediaError(
             f"this picture took more than {DEADLINE_S:.0f} s to read; use a smaller one"
         ) from None
+    _need_memory(done)
     if done.returncode != 0 or len(done.stdout) != 3 * shape.size**2:
         raise MediaError("this picture cannot be read; use a JPEG, PNG, WebP or GIF that other programs open")
     return np.frombuffer(done.stdout, np.uint8).reshape(shape.size, shape.size, 3).copy()
+
+
+def _need_memory(done: process.Finished) -> None:
+    if done.lacked_memory:
+        raise MediaError(
+            "there is not enough memory to decode this picture; close other programs and try again"
+        )
 
 
 def _read(path: str, size: int, mode: str, interpolation: str) -> bytes:
@@ -88,6 +96,7 @@ def still_at(path: Path, time_ms: int, height: int) -> bytes:
         raise MediaError(f"this picture took more than {2 * DEADLINE_S:.0f} s to find") from None
     if done.returncode == REASON_GIVEN:
         raise MediaError(done.last_line)
+    _need_memory(done)
     if done.returncode != 0 or not done.stdout:
         raise MediaError("no picture could be decoded there")
     return done.stdout

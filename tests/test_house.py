@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,51 @@ def test_no_pickle_and_no_unsafe_torch_load() -> None:
                     ), file
                 if isinstance(node, ast.Import):
                     assert not {alias.name for alias in node.names} & {"shelve", "dill", "joblib"}, file
+
+
+STARTERS = re.compile(
+    r"(os\.(fork\w*|spawn\w+|posix_spawnp?|exec[lv]\w*|system|popen|startfile)|pty|subprocess|multiprocessing)(\.|$)"
+    r"|concurrent\.futures\.ProcessPoolExecutor|asyncio\.create_subprocess|ctypes\.CDLL.*(fork|exec|system)"
+)
+MAY_START = {
+    "vsearch/process.py",  # the one place
+    "models/mini/train/__main__.py",  # trains the built-in model: run by us from a checkout, never by a user's command
+}
+
+
+def test_one_file_starts_processes() -> None:
+    for room in (*MAY_IMPORT, "vsearch"):
+        for file in (ROOT / room).rglob("*.py"):
+            if file.relative_to(ROOT).as_posix() not in MAY_START:
+                assert not started_by(file.read_text(encoding="utf-8")), file.relative_to(ROOT)
+
+
+def started_by(code: str) -> list[str]:
+    """What in it starts processes."""
+    names = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names.append(ast.unparse(node))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "importlib.import_module",
+            "__import__",
+        ):
+            names += [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+    return [name for name in names if STARTERS.match(name)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import subprocess", "from subprocess import Popen", "import multiprocessing.pool", "import os\nos.fork()",
+     "from os import execvp", "import os\nos.posix_spawn", "os.system('x')", "os.popen('x')", "import pty",
+     "from concurrent.futures import ProcessPoolExecutor", "importlib.import_module('subprocess')"],
+)  # fmt: skip
+def test_every_way_to_start_one_is_known(code: str) -> None:
+    assert started_by(code)
 
 
 HEAVY = "torch open_clip faiss gradio av decord transformers"

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
 import pytest
 
+import vsearch
 from vsearch import process
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -75,6 +77,32 @@ def test_a_child_starts_also_where_the_working_directory_was_deleted(
     (tmp_path / "gone").rmdir()
     monkeypatch.setenv("PYTHONPATH", "somewhere")
     assert process.run("os:getcwd", None, deadline_s=60).returncode == 0
+
+
+def test_where_we_are_installed_comes_behind_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backports lie in site-packages under names of the standard library's; first on the path they would be taken."""
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    (site / "json.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr(vsearch, "__file__", str(site / "vsearch" / "__init__.py"))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(site))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    done = process.run("json:load", None, deadline_s=60)
+    assert b"load() missing" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+@linux
+def test_a_child_that_stays_is_no_zombie_for_long() -> None:
+    """Nobody waits for it: it is reaped when the next one starts."""
+    ended = process.start("os:getpid", stays=True)
+    pid = ended.pid
+    del ended
+    until(lambda: not alive(pid))
+    process.run("os:getpid", None, deadline_s=60)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_an_overdue_child_is_killed_and_leaves_no_file_open() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from tests import media
 from vsearch.errors import MediaError
-from vsearch.indexer import still_at
+from vsearch.indexer import still, still_at
+from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.still import picture_at
 
 
@@ -40,3 +42,19 @@ def test_it_is_upright_and_has_the_height_asked_for(tmp_path: Path) -> None:
 def test_without_a_picture_it_says_why(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="no pictures"):
         still_at(media.without_frames(tmp_path / "a.mp4"), 0, 90)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
+@pytest.mark.parametrize("megabytes", [60, 120, 200])
+def test_want_of_memory_is_no_fault_of_the_picture(
+    tmp_path: Path, megabytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits as of `ulimit -v`: too little for Python, for FFmpeg, for the pictures."""
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
+    video = media.write_video(tmp_path / "a.mp4", frames=10)
+    monkeypatch.setattr(still, "MEMORY_BYTES", megabytes << 20)
+    monkeypatch.setattr(still, "VIDEO_MEMORY_BYTES", megabytes << 20)
+    with pytest.raises(MediaError, match="not enough memory"):
+        still.read_still(tmp_path / "a.png", FrameShape(64, "squash", "bicubic"))
+    with pytest.raises(MediaError, match="not enough memory"):
+        still_at(video, 0, 90)

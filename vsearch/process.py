@@ -23,6 +23,10 @@ from typing import Any, NamedTuple
 import vsearch
 
 TERM_PATIENCE_S = 10.0  # what a child asked to end may take for it
+_NO_MEMORY = (
+    b"MemoryError", b"failed to map segment", b"annot allocate memory", b"emory allocation", b"bad_alloc",
+    b"pthread_create failed", b"SystemError: error return without exception set",
+)  # fmt: skip
 _START = "import sys; sys.path[:] = [p for p in sys.path if p]; from vsearch.process import _child; _child()"
 
 
@@ -42,6 +46,11 @@ class Finished(NamedTuple):
         """The last line on its stderr: its reason, by our children's custom. Empty when there is none."""
         lines = self.stderr.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
+
+    @property
+    def lacked_memory(self) -> bool:
+        """Whether it failed for want of memory, as Python, the loader and the libraries that we use say it."""
+        return self.returncode != 0 and any(word in self.stderr for word in _NO_MEMORY)
 
 
 class Process(subprocess.Popen[bytes]):
