@@ -27,6 +27,7 @@ from vsearch.indexer.still import REASON_GIVEN
 
 if TYPE_CHECKING:
     from vsearch.indexer.decode import Shown
+    from vsearch.indexer.decode_joined import JoinedSource
     from vsearch.indexer.decode_pyav import PyavSource
     from vsearch.indexer.picture import StoredPicture
 
@@ -178,18 +179,18 @@ def cut(
 
     from vsearch.indexer.clip_sound import Sound
     from vsearch.indexer.decode import DecodeOptions
-    from vsearch.indexer.decode_pyav import PyavSource
+    from vsearch.indexer.decode_joined import open_pyav
 
     options = DecodeOptions(fps=float("inf"), threads=THREADS, memory_limit_bytes=MEMORY_BYTES)
     alive()
-    video = PyavSource(source, options)
+    video = open_pyav(source, options)
     with closing(video):
         pictures = _Pictures(video, start_ms, end_ms, alive)
         shown = iter(pictures)
         first = next(shown, None)
         if first is None:
             raise MediaError("no picture could be decoded there")
-        sound = Sound(source, pictures.shifts_s, start_ms / 1000, end_ms / 1000)
+        sound = Sound(source, pictures.part, pictures.shifts_s, start_ms / 1000, end_ms / 1000)
         with closing(sound), _writing(), _new_file(target) as out:
             stored = _stored(first[1])
             film = _Film(out, video, stored)
@@ -203,6 +204,8 @@ def cut(
             film.add(stored, ticks, max(ticks + 1, round((end_ms - start_ms) * TICKS / 1000)))
             sound.write(voice, None)
             film.end()
+            if voice is not None and video.part != pictures.part:
+                sound.word = "part of its sound is left out: the file goes on with another recording"
     return Cut(count, pictures.read, sound.word)
 
 
@@ -219,11 +222,15 @@ def _stored(shown: Shown) -> StoredPicture:
 
 class _Pictures:
     """(seconds from the beginning, picture) of what is on screen in [start_ms, end_ms): the first is the one that is
-    shown when it begins. `shifts_s`: from time stamps to times, as the source went through them."""
+    shown when it begins, and `part` is where in the file it lies. `shifts_s`: from time stamps to times, as the source
+    went through them since."""
 
-    def __init__(self, video: PyavSource, start_ms: int, end_ms: int, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, video: PyavSource | JoinedSource, start_ms: int, end_ms: int, alive: Callable[[], None]
+    ) -> None:
         self._video, self._start_ms, self._end_ms, self._alive = video, start_ms, end_ms, alive
         self.shifts_s = [-video.zero_s]
+        self.part = video.part
         self.read = 0
 
     def __iter__(self) -> Iterator[tuple[float, Shown]]:
@@ -240,6 +247,8 @@ class _Pictures:
                 break
             if at_ms <= self._start_ms or self.read == 1:  # sound alone came before: the first stands for it
                 latest = shown
+                if self._video.part != self.part:
+                    self.part, self.shifts_s[:] = self._video.part, [self._video.shift_s]
                 continue
             if latest is not None:
                 yield 0.0, latest
@@ -252,7 +261,7 @@ class _Pictures:
 class _Film:
     """The stream of pictures in the file to write."""
 
-    def __init__(self, out: Any, video: PyavSource, first: StoredPicture) -> None:
+    def __init__(self, out: Any, video: PyavSource | JoinedSource, first: StoredPicture) -> None:
         rate = Fraction(video.info.avg_fps or 25).limit_denominator(1001)
         stream = out.add_stream(
             "libx264",

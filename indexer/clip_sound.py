@@ -19,6 +19,8 @@ from vsearch.errors import VsearchError
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
+    from vsearch.indexer.decode_parts import Part
+
 RATE = 48_000
 _LEAD_S = 1.0  # read before the clip begins: some codecs need what was before
 _BACK_S = 0.5  # sound further behind what was read belongs to a clock that started again
@@ -27,11 +29,11 @@ _MOST_FAULTS = 1000
 
 
 class Sound:
-    """Sound of [begin_s, end_s) of a video. `shifts_s`: from time stamps to times, as the pictures' clock went through
+    """Sound of [begin_s, end_s) of a part of a video. `shifts_s`: from time stamps to times, as the pictures' clock went through
     them; it may grow. `word`: a sentence when there is sound that cannot be had."""
 
-    def __init__(self, path: Path, shifts_s: list[float], begin_s: float, end_s: float) -> None:
-        self._path, self._shifts_s = path, shifts_s
+    def __init__(self, path: Path, part: Part, shifts_s: list[float], begin_s: float, end_s: float) -> None:
+        self._path, self._part, self._shifts_s = path, part, shifts_s
         self._begin_s, self._end_s = begin_s, end_s
         self._length = round((end_s - begin_s) * RATE)
         self.word: str | None = None
@@ -114,7 +116,7 @@ class Sound:
         from vsearch.indexer.decode import DecodeOptions
         from vsearch.indexer.probe import open_video
 
-        self._container, _, _ = open_video(self._path, DecodeOptions().max_pixels)
+        self._container, _, _ = open_video(self._path, DecodeOptions().max_pixels, self._part)
         streams = list(self._container.streams.audio)
         known = [stream for stream in streams if stream.codec_context is not None]
         if streams and not known:

@@ -143,9 +143,9 @@ def decode(path: Path, options: DecodeOptions, sink: Sink) -> Outcome:
 
 
 def _first_look(path: Path, options: DecodeOptions, every_s: float, sink: Sink) -> Outcome:
-    from vsearch.indexer.decode_pyav import PyavSource
+    from vsearch.indexer.decode_joined import open_pyav
 
-    source = PyavSource(path, options)
+    source = open_pyav(path, options)
     try:
         sink.info(source.info)
         count, last_ms, covered_s = 0, -1, 0.0
@@ -166,17 +166,17 @@ def _first_look(path: Path, options: DecodeOptions, every_s: float, sink: Sink) 
 
 def open_source(path: Path, options: DecodeOptions) -> Source:
     """Probe and open with the decoder asked for. Raises MediaError."""
-    if options.decoder == "decord":
+    from vsearch.indexer.decode_joined import is_joined, open_pyav
+
+    if options.decoder == "decord" and not is_joined(path):
         from vsearch.indexer.decode_decord import DecordSource
 
         return DecordSource(path, options)
-    if options.decoder == "nvdec":
+    if options.decoder == "nvdec" and not is_joined(path):
         from vsearch.indexer.decode_torchcodec import open_torchcodec
 
         return open_torchcodec(path, options)
-    from vsearch.indexer.decode_pyav import PyavSource
-
-    return PyavSource(path, options)
+    return open_pyav(path, options)
 
 
 def clock(seconds: float) -> str:

@@ -6,12 +6,12 @@ before something already read: in decoding order a keyframe comes after all that
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsearch.indexer.decode_parts import Part
 from vsearch.indexer.decode_units import is_b_picture
 from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4, MPEG, MPEGTS
 
@@ -40,10 +40,10 @@ class Packets:
     """
 
     def __init__(
-        self, path: Path, container: InputContainer, stream: VideoStream, name: str, step_s: float
+        self, path: Path, part: Part, container: InputContainer, stream: VideoStream, name: str, step_s: float
     ) -> None:
         self._path = path
-        self._size = os.stat(path).st_size
+        self._part = part
         self._name = name
         self._codec = stream.codec_context.name
         base = stream.time_base
@@ -66,6 +66,7 @@ class Packets:
         self._shift = 0
         self._shifts: list[tuple[int, int]] = []  # (from this time on, shift); ticks
         self._top: int | None = None  # the latest time shown
+        self._top_length = self._step
         self._last_dts: int | None = None
         self._position = -1  # in the file: of the last packet of which it is known
         self._known = 0  # bytes of all packets from there on
@@ -80,6 +81,11 @@ class Packets:
         """What time stamps in the file take to be the clock's time around `time_s`, seconds."""
         latest = (shift for since, shift in reversed(self._shifts) if since * self._base_s <= time_s + 1e-6)
         return next(latest, 0) * self._base_s
+
+    @property
+    def end_s(self) -> float:
+        """When the latest picture that was read ends."""
+        return ((self._top or 0) + self._top_length) * self._base_s
 
     def _read(self) -> Iterator[Packet[Any]]:
         index = self._stream.index
@@ -97,7 +103,7 @@ class Packets:
         """Every packet of the file, past faults as far as reading gets on."""
         import av
 
-        left = tries = _TRIES + self._size // _BYTES_A_TRY
+        left = tries = _TRIES + self._part.size // _BYTES_A_TRY
         others = _TRIES
         while left and others:
             try:
@@ -138,10 +144,11 @@ class Packets:
                 self._shift += top + self._step - stamp
                 stamp = top + self._step
                 self._shifts.append((stamp, self._shift))
-                if self._size and packet.pos and packet.pos > 0:
-                    self.progress = stamp * self._base_s, packet.pos / self._size
+                if packet.pos and packet.pos > 0:
+                    self.progress = stamp * self._base_s, packet.pos / self._part.size
         self._last_dts = dts
-        self._top = top if top > stamp else stamp
+        if stamp >= top:
+            self._top, self._top_length = stamp, packet.duration or self._step
         if self._shift:
             if pts is not None:
                 packet.pts = pts + self._shift
@@ -262,3 +269,28 @@ class AviSlots:
             self._slots.popleft()
         if self._slots:
             frame.pts = self._slots.popleft()
+
+
+class Timeline:
+    """Times of successive pictures, made to increase: missing and repeated time stamps."""
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
+        self._last_s: float | None = None
+
+    def place(self, frame: VideoFrame) -> float:
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        last = self._last_s
+        base = frame.time_base
+        if stamp is None or base is None:
+            place = 0.0 if last is None else last + self._step_s
+        else:
+            place = stamp * base.numerator / base.denominator  # rounded once, as by Fraction, and faster
+            if last is not None and place <= last:
+                place = last + 0.001
+        self._last_s = place
+        return place
+
+    def restart(self) -> None:
+        """After a seek, whose landing may be anywhere."""
+        self._last_s = None

@@ -298,7 +298,7 @@ class _Record:
         self._put = put
         self._info: MediaInfo | None = None
         self._poster: bytes | None = None
-        self._reached_ms = 0
+        self._reached_ms = self._allowed_ms = 0
         self._count = 0
         self._frames = self._new_chunk()
         self._times: list[int] = []
@@ -309,12 +309,12 @@ class _Record:
         if head.kind == FRAME:
             child.fill(memoryview(self._frames[len(self._times)]).cast("B"))
             self._times.append(head.ms)
-            self._reached_ms = head.ms
+            self._reach(child, head.ms)
             if len(self._times) == self._options.chunk_frames:
                 self._flush()
             return False
         if head.kind == PROGRESS:
-            self._reached_ms = head.ms
+            self._reach(child, head.ms)
             return False
         if head.kind == POSTER:
             jpeg = bytearray(head.length)
@@ -324,7 +324,7 @@ class _Record:
         report = child.report(head)
         if report["kind"] == "info":
             self._info = MediaInfo(**report["info"])
-            child.budget_s += self._options.deadline_per_video_s * self._info.duration_ms / 1000
+            self._allow(child, self._info.duration_ms)
             return False
         if report["kind"] == "done":
             self._flush()
@@ -339,6 +339,16 @@ class _Record:
         else:
             self._end(report["reason"], report["passing"])
         return True
+
+    def _reach(self, child: Child, ms: int) -> None:
+        self._reached_ms = ms
+        self._allow(child, ms)
+
+    def _allow(self, child: Child, ms: int) -> None:
+        """Time for so much of the video: of what it says, and of what it turns out to hold."""
+        if ms > self._allowed_ms:
+            child.budget_s += self._options.deadline_per_video_s * (ms - self._allowed_ms) / 1000
+            self._allowed_ms = ms
 
     def broken(self, cause: str) -> None:
         """The decoder had to be given up; `cause` says why."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import MAX_DURATION_S, DecodeOptions, Shown, clock
 from vsearch.indexer.decode_keyframes import keyframes
-from vsearch.indexer.decode_packets import AviSlots, Packets
+from vsearch.indexer.decode_packets import AviSlots, Packets, Timeline
+from vsearch.indexer.decode_parts import Part
 from vsearch.indexer.decode_thin import thinning
 from vsearch.indexer.decode_units import is_header
 from vsearch.indexer.picture import Kept, StoredPicture, orientation_of, render, render_poster, shown_size
@@ -42,24 +43,28 @@ _MAX_LEAD_S = 3600.0  # of sound before the first picture
 
 
 class PyavSource:
-    """A video opened with PyAV (see `decode.Source`). Raises MediaError when no picture can be decoded.
+    """One recording, which is a file or a part of it, opened with PyAV (see `decode.Source` and `decode_joined`). Raises
+    MediaError when no picture can be decoded.
 
     `zero_s`: the time stamp that is 0:00; `first_s`: when the first picture appears, from there.
     """
 
-    def __init__(self, path: Path, options: DecodeOptions) -> None:
+    def __init__(self, path: Path, options: DecodeOptions, part: Part | None = None) -> None:
         self._path = path
         self._options = options
         self._lost_packets = 0
-        self._open()
+        self._open(part)
+        self.part = part or Part(0, path.stat().st_size)
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._step_s = float(1 / rate) if rate else 0.04
-        self._timeline = _Timeline(self._step_s)
-        self._packets = Packets(path, self._container, self._stream, self._name, self._step_s)
+        self._timeline = Timeline(self._step_s)
+        self._packets = Packets(path, self.part, self._container, self._stream, self._name, self._step_s)
         self._thin = None
         if self._name in _BY_INDEX and options.keyframes_every_s is None and math.isfinite(options.fps):
             self._thin = thinning(self._stream, self._options.fps)
-        self._by_index = self._name in _BY_INDEX and not (self._name == MATROSKA and not is_one_segment(path))
+        self._by_index = self._name in _BY_INDEX and not (
+            self._name == MATROSKA and not is_one_segment(path, self.part)
+        )
         self._skip_to: int | None = None  # ticks
         self._latest_s = 0.0
         decoded = self._decoded()
@@ -132,6 +137,11 @@ class PyavSource:
                     decoded = self._decoded()
 
     @property
+    def end_s(self) -> float:
+        """When the latest picture that was read ends, from 0:00."""
+        return self._packets.end_s - self.zero_s
+
+    @property
     def shift_s(self) -> float:
         """What the latest picture's time stamp takes to be its time: other streams of the file take the same."""
         return self._packets.shift_s(self._latest_s + self.zero_s) - self.zero_s
@@ -151,7 +161,7 @@ class PyavSource:
             yield self._shown(frame, start_s)
 
     def damage(self, covered_s: float) -> str | None:
-        cut = cut_short(self._path, self._name)
+        cut = cut_short(self._path, self._name, self.part)
         lost = self._lost_packets
         if self._packets.end is not None:  # a picture that stays may be told to stay
             covered_s = max(covered_s, self._packets.end * self._base_s - self.zero_s)
@@ -184,8 +194,8 @@ class PyavSource:
     def close(self) -> None:
         self._container.close()
 
-    def _open(self) -> None:
-        self._container, self._stream, self._name = open_video(self._path, self._options.max_pixels)
+    def _open(self, part: Part | None) -> None:
+        self._container, self._stream, self._name = open_video(self._path, self._options.max_pixels, part)
         self._base_s = float(self._stream.time_base or 0)
         self._aspect = pixel_aspect(self._stream)
         self._kept = Kept()
@@ -196,7 +206,7 @@ class PyavSource:
 
     def _reopen(self) -> None:
         self.close()
-        self._open()
+        self._open(self.part)
         self._skip_to = None
         self._packets.attach(self._container, self._stream)
         self._timeline.restart()
@@ -281,7 +291,7 @@ class PyavSource:
         0:00 is where the first stream starts, as players have it; sound that starts before zero is padding of
         its encoder. An absurd distance to the first picture means that the clocks have nothing in common.
         """
-        first_s = _Timeline(self._step_s).place(first)
+        first_s = Timeline(self._step_s).place(first)
         start_s = (
             max(0.0, (self._container.start_time or 0) / 1e6)
             if self._container.start_time is not None
@@ -326,32 +336,7 @@ class PyavSource:
             return "damaged: the file cannot be read further; nothing could be decoded"
         if self._lost_packets:
             return f"damaged: none of its pictures ({self._lost_packets} tried) could be decoded"
-        cut = cut_short(self._path, self._name)
+        cut = cut_short(self._path, self._name, self.part)
         return (
             "the file is cut short before its first picture" if cut else "its video stream holds no pictures"
         )
-
-
-class _Timeline:
-    """Times of successive pictures, made to increase: missing and repeated time stamps."""
-
-    def __init__(self, step_s: float) -> None:
-        self._step_s = step_s
-        self._last_s: float | None = None
-
-    def place(self, frame: VideoFrame) -> float:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        last = self._last_s
-        base = frame.time_base
-        if stamp is None or base is None:
-            place = 0.0 if last is None else last + self._step_s
-        else:
-            place = stamp * base.numerator / base.denominator  # rounded once, as by Fraction, and faster
-            if last is not None and place <= last:
-                place = last + 0.001
-        self._last_s = place
-        return place
-
-    def restart(self) -> None:
-        """After a seek, whose landing may be anywhere."""
-        self._last_s = None

@@ -63,7 +63,7 @@ def _fault(error: Exception, memory_bytes: int) -> dict[str, Any]:
         reason = f"cannot be read: {error.strerror or error}"
         passing = error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
     else:  # whatever else a damaged file makes a decoder raise is that file's fault, not the run's
-        reason = f"decoder failed ({type(error).__name__}: {error})"
+        reason = "damaged: its decoder failed"
     return {"kind": "failed", "reason": reason, "passing": passing}
 
 

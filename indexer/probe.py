@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsearch.errors import MediaError
+from vsearch.indexer.decode_parts import Part, atoms, segment_end
 from vsearch.indexer.sniff import (
     ASF,
     AVI,
@@ -70,24 +71,27 @@ def sniff_container(path: Path) -> str | None:
     return container_of(read_head(path))
 
 
-def open_video(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream, str]:
-    """Open a file with PyAV: (container, the video stream to decode, container name).
+def open_video(
+    path: Path, max_pixels: int, part: Part | None = None
+) -> tuple[InputContainer, VideoStream, str]:
+    """Open a file with PyAV, or a part of it: (container, the video stream to decode, container name).
 
     Raises MediaError with the reason when it is not a video, refused, damaged beyond opening or too large.
     """
     import av
 
-    name = _checked_container(path)
+    name = checked_container(path)
     try:
         container = av.open(
-            _url(path, name),
+            _url(path, name, part),
             mode="r",
             format=name,
             options={"protocol_whitelist": "file,subfile", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(_why_not_opened(path, name, error)) from error
+        whole = part or Part(0, os.stat(path).st_size)
+        raise MediaError(_why_not_opened(path, name, whole, error)) from error
     try:
         if is_encrypted(container, name, path):
             raise MediaError(ENCRYPTED)
@@ -97,12 +101,14 @@ def open_video(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream
         raise
 
 
-def _url(path: Path, name: str) -> str:
+def _url(path: Path, name: str, part: Part | None) -> str:
     """For FFmpeg. With a protocol, so that ':' and '%' in a name are neither one nor a pattern; without the zeros that
     may follow a matroska file, of which FFmpeg tries every byte."""
     whole = f"file:{path}"
-    end = _segment_end(read_head(path)) if name == MATROSKA else None
     size = os.stat(path).st_size
+    if part and part != (0, size):
+        return f"subfile,,start,{part.start},end,{part.end},,:{whole}"
+    end = segment_end(read_head(path)) if name == MATROSKA else None
     if end is None or size <= end:
         return whole
     with open(path, "rb") as file:
@@ -130,12 +136,12 @@ def codec_name(stream: VideoStream) -> str:
     return stream.codec_context.codec.canonical_name
 
 
-def cut_short(path: Path, container: str) -> bool:
+def cut_short(path: Path, container: str, part: Part) -> bool:
     """Whether an mp4, matroska, avi, asf or flv file is shorter than its own headers say. Raises OSError."""
-    size = os.stat(path).st_size
-    head = read_head(path)
+    size = part.size
+    head = read_head(path, part.start)
     if container == MP4:
-        return _walk_atoms(path)[1]
+        return any(end > part.end for _, _, end in atoms(path, part))
     if container == AVI:
         declared = int.from_bytes(head[4:8], "little") + 8
         return 8 < declared < 1 << 31 and size < declared
@@ -146,25 +152,14 @@ def cut_short(path: Path, container: str) -> bool:
         at = head.find(b"filesize\x00")  # in onMetaData: the name, a type byte, a big-endian double
         return 0 < at < len(head) - 17 and size < struct.unpack_from(">d", head, at + 9)[0]
     if container == MATROSKA:
-        end = _segment_end(head)
+        end = segment_end(head)
         return end is not None and size < end
     return False
 
 
-def is_one_segment(path: Path) -> bool:
+def is_one_segment(path: Path, part: Part) -> bool:
     """Whether a matroska file ends where its first segment says that it ends. Raises OSError."""
-    return _segment_end(read_head(path)) == os.stat(path).st_size
-
-
-def _segment_end(head: bytes) -> int | None:
-    """Where a matroska file's segment ends; None: it does not say, as in live recordings."""
-    at = head.find(b"\x18\x53\x80\x67")  # Segment; its size is a variable-length integer
-    if at < 0 or len(head) < at + 12 or not head[at + 4]:
-        return None
-    length = 9 - head[at + 4].bit_length()
-    unknown = (1 << 7 * length) - 1
-    value = int.from_bytes(head[at + 4 : at + 4 + length], "big") & unknown
-    return None if value == unknown else at + 4 + length + value
+    return segment_end(read_head(path, part.start)) == part.size
 
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
@@ -173,7 +168,8 @@ def pixel_aspect(stream: VideoStream) -> Fraction:
     return ratio if ratio and Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
 
-def _checked_container(path: Path) -> str:
+def checked_container(path: Path) -> str:
+    """The container that a file is. Raises MediaError with the reason when it is none of ours or cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MediaError("not a regular file")
@@ -208,13 +204,13 @@ def _choose_stream(container: InputContainer, max_pixels: int) -> VideoStream:
     return best
 
 
-def _why_not_opened(path: Path, container: str, error: Exception) -> str:
+def _why_not_opened(path: Path, container: str, part: Part, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "needs more memory than a decoder is allowed to open it"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied"
     if container == MP4:
-        kinds, _ = _walk_atoms(path)
+        kinds = {kind for kind, _, _ in atoms(path, part)}
         if b"moov" not in kinds:
             if b"moof" in kinds:
                 return "damaged: a stream without its beginning (moov atom missing); nothing could be decoded"
@@ -266,26 +262,3 @@ def _is_scrambled(path: Path) -> bool:
             flags = [byte >> 6 for byte in data[first + 3 :: size]]
             return 2 * sum(flag > 1 for flag in flags) > len(flags)
     return False
-
-
-def _walk_atoms(path: Path) -> tuple[set[bytes], bool]:
-    """The kinds of top-level atoms in an mp4 file, and whether the last of them goes beyond its end."""
-    kinds: set[bytes] = set()
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = 0
-        for _ in range(100_000):
-            file.seek(position)
-            header = file.read(16)
-            if len(header) < 8:
-                return kinds, False
-            kinds.add(header[4:8])
-            size = int.from_bytes(header[:4], "big")
-            if size == 0:  # reaches to the end
-                return kinds, False
-            if size == 1:
-                size = int.from_bytes(header[8:16], "big")
-            position += size
-            if size < 8 or position > end:
-                return kinds, position > end
-    return kinds, False

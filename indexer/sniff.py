@@ -16,7 +16,8 @@ _MOV_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"m
 _PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx "}
 _AUDIO_BRANDS = {b"M4A ", b"M4B ", b"M4P "}
 _KNOWN_OTHERS = (
-    (b"\xff\xd8\xff", "a JPEG picture"), (b"\x89PNG", "a PNG picture"), (b"PK\x03\x04", "a zip archive"),
+    (b"\xff\xd8\xff", "a JPEG picture"), (b"\x89PNG", "a PNG picture"),
+    (b"PK\x03\x04", "a zip archive"),
     (b"%PDF", "a PDF document"), (b"ID3", "an MP3 sound file"), (b"fLaC", "a FLAC sound file"),
     (b"\x06\x0e\x2b\x34", "an MXF file, a container that is not supported"), (b"Rar!", "a RAR archive"),
     (b"7z\xbc\xaf", "a 7z archive"), (b"\x7fELF", "a program"), (b"\x1f\x8b", "a gzip archive"),
@@ -26,17 +27,18 @@ _KNOWN_OTHERS = (
     (b"\x00\x00\x01\xb3", "raw MPEG video without a container, which is not supported"),
     (b"\x00\x00\x00\x01", "raw H.264 or HEVC video without a container, which is not supported"),
     (b"\x00\x00\x01", "raw video without a container, which is not supported"),
+    (b"\x12\x00\x0a", "raw AV1 video without a container, which is not supported"),
     (b"\xb7\xd8\x00\x20", "a WTV recording, a container that is not supported"),
     (b"YUV4MPEG2", "raw video (y4m), which is not supported"), (b"DKIF", "an IVF file, not supported"),
 )  # fmt: skip
 
 
-def read_head(path: str | Path) -> bytes:
-    """The first bytes of a file. Raises OSError."""
+def read_head(path: str | Path, start: int = 0) -> bytes:
+    """The first bytes of a file, or those from `start` on. Raises OSError."""
     # A name can be swapped for a pipe between listing and opening; without O_NONBLOCK that would hang.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, HEAD_BYTES)
+        return os.pread(descriptor, HEAD_BYTES, start) if start else os.read(descriptor, HEAD_BYTES)
     finally:
         os.close(descriptor)
 

@@ -105,9 +105,9 @@ def still_at(path: Path, time_ms: int, height: int) -> bytes:
 def picture_at(path: Path, time_ms: int, height: int) -> bytes:
     """`still_at`, in this process."""
     from vsearch.indexer.decode import DecodeOptions, Shown
-    from vsearch.indexer.decode_pyav import PyavSource
+    from vsearch.indexer.decode_joined import open_pyav
 
-    source = PyavSource(path, DecodeOptions(fps=float("inf"), poster_height=height))
+    source = open_pyav(path, DecodeOptions(fps=float("inf"), poster_height=height))
     try:
         at: Shown | None = None
         for shown in source.frames(lambda: time_ms / 1000):

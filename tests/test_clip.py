@@ -260,6 +260,27 @@ def test_sound_that_changes_its_rate_and_layout_where_a_clock_starts_again_is_in
     assert _click(tmp_path / "made.mp4") == pytest.approx(joint_s + 1.0, abs=0.06)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.flv"])
+def test_behind_a_joint_with_a_header_sound_is_in_time(tmp_path: Path, name: str) -> None:
+    codec = "aac" if name != "a.mkv" else None
+    parts = [
+        _with_click(tmp_path / f"{i}{name}", [(44_100, "mono", 2.4)], click_s=at_s, codec=codec)
+        for i, at_s in enumerate([0.3, 1.5, 0.3])
+    ]
+    joined = tmp_path / name
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    made = make(joined, 3440, 4640)
+    begin_s = made.pictures[1][0] - made.numbers[1] / 25  # of the second part
+    assert made.numbers == list(range(made.numbers[0], made.numbers[0] + len(made.numbers)))
+    assert made.cut.word is None
+    assert _click(tmp_path / "made.mp4") == pytest.approx(begin_s + 1.5, abs=0.06)
+    made = make(joined, 1960, 2840)
+    assert 59 in made.numbers
+    assert made.numbers[-1] < 12
+    assert made.cut.word is not None
+    assert made.cut.word.startswith("part of its sound is left out")
+
+
 def test_sound_that_cannot_be_decoded_costs_no_picture_and_is_told(tmp_path: Path) -> None:
     source = media.write_video(tmp_path / "a.mkv", audio_s=2.4)
     data = source.read_bytes()
@@ -302,7 +323,8 @@ def _with_click(
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
         sound: Any = out.add_stream(codec, rate=rate)
         sound.codec_context.layout = layout
-        format = "s16p" if codec == "libmp3lame" else "s16"  # raw and MP2 take it interleaved
+        # raw and MP2 take it interleaved
+        format = {"libmp3lame": "s16p", "aac": "fltp"}.get(codec, "s16")
         sound.codec_context.format = format
         channels = len(av.AudioLayout(layout).channels)
         for number in range(60):
@@ -317,7 +339,9 @@ def _with_click(
             on = (times >= click_s) & (times < click_s + 0.02)
             wave = np.where(on, 20_000 * np.sign(np.sin(times * 2 * np.pi * 900) + 1e-9), 0).astype(np.int16)
             both = np.repeat(wave[None], channels, 0)
-            block = both if format == "s16p" else np.ascontiguousarray(both.T).reshape(1, -1)
+            block = both if format != "s16" else np.ascontiguousarray(both.T).reshape(1, -1)
+            if format == "fltp":
+                block = (block / 32_768).astype(np.float32)
             frame = av.AudioFrame.from_ndarray(block, format=format, layout=layout)
             frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), first
             out.mux(sound.encode(frame))

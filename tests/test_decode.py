@@ -22,7 +22,7 @@ import pytest
 
 from tests import media
 from vsearch.errors import VsearchError
-from vsearch.indexer import decode_child
+from vsearch.indexer import decode_child, decode_pool
 from vsearch.indexer.decode import decode
 from vsearch.indexer.decode_pool import (
     DecodeJob,
@@ -581,6 +581,36 @@ def test_a_video_that_takes_too_long_is_given_up(long_video: Path) -> None:
     assert late.done
     assert late.done.partial
     assert "decoding took longer than the 1 s that it may" in late.done.partial
+
+
+def test_time_is_allowed_for_what_a_file_turns_out_to_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[decode_child.Child] = []
+
+    class Noted(decode_child.Child):
+        def __init__(self, memory_limit_bytes: int) -> None:
+            super().__init__(memory_limit_bytes)
+            children.append(self)
+
+    monkeypatch.setattr(decode_pool, "Child", Noted)
+    one = media.write_video(tmp_path / "a.ts", frames=50, size=(64, 48))
+    path = tmp_path / "joined.ts"  # by its last clock, of 2 s
+    path.write_bytes(one.read_bytes() * 5)
+    [result] = decode_all([path], deadline_s=100.0, deadline_per_video_s=10.0)
+    assert result.times_ms[-1] > 9000
+    assert children[0].budget_s == pytest.approx(100 + result.times_ms[-1] / 100, abs=15)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Invalid data [swscaler]"), ValueError("pix_fmt"), KeyError(3)]
+)
+def test_no_word_of_the_decoders_gets_into_a_reason(error: Exception) -> None:
+    from vsearch.indexer.decode_worker import _fault
+
+    assert _fault(error, 1 << 30) == {
+        "kind": "failed", "reason": "damaged: its decoder failed", "passing": False
+    }  # fmt: skip
 
 
 def test_a_slow_consumer_is_not_held_against_the_decoder(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_kinds_of_video_that_are_not_taken_are_named_with_a_reason(tmp_path: Pat
         "tape.dv": b"\x1f\x07\x00\xbf", "a.h264": b"\x00\x00\x00\x01\x67", "a.264": b"\x00\x00\x01\x67",
         "a.hevc": b"\x00\x00\x00\x01\x40", "a.m2v": b"\x00\x00\x01\xb3", "a.nut": b"nut/multimedia container\x00",
         "a.webp": b"RIFF\x40\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00", "a.mxf": b"\x06\x0e\x2b\x34",
-        "a.rm": b".RMF", "a.y4m": b"YUV4MPEG2 W16", "a.ivf": b"DKIF",
+        "a.rm": b".RMF", "a.y4m": b"YUV4MPEG2 W16", "a.ivf": b"DKIF", "a.obu": b"\x12\x00\x0a\x0b", "a.vc1": b"\x00\x00\x01\x0f",
     }  # fmt: skip
     paths = [put(tmp_path / name, head + bytes(99)) for name, head in kinds.items()]
     still = b"RIFF\x40\x00\x00\x00WEBPVP8 " + bytes(99)

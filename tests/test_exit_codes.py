@@ -103,6 +103,16 @@ def test_3_for_files_that_failed(place: Path, run: Run, tiny_model: Path) -> Non
     assert run(f"index broken --library other --model {tiny_model}") == 3
 
 
+def test_3_for_raw_video_named_itself_and_a_word_on_its_kind(
+    place: Path, run: Run, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.h264", "raw"):
+        (place / name).write_bytes(b"\0\0\0\x01\x67" + bytes(900))
+        os.utime(place / name, (1, 1))
+    assert run(f"index a.h264 raw --library other --model {tiny_model} --decoder pyav") == 3
+    assert capfd.readouterr().err.count("raw H.264 or HEVC video without a container") >= 2
+
+
 def test_3_for_problems_that_remain(place: Path, run: Run) -> None:
     for frames in (place / "library" / "frames").rglob("*.npy"):
         frames.write_bytes(b"damaged")

@@ -14,8 +14,11 @@ import pytest
 from tests import media
 from vsearch.errors import MediaError
 from vsearch.indexer.decode import DecodeOptions
+from vsearch.indexer.decode_joined import open_pyav
 from vsearch.indexer.decode_pyav import PyavSource
 from vsearch.indexer.picture import FrameShape
+
+SMALL = (64, 48)
 
 
 def options(**changes: Any) -> DecodeOptions:
@@ -51,7 +54,7 @@ def test_the_codec_is_called_by_its_own_name_and_not_by_its_decoders(
 
 def everything(path: Path, **changes: Any) -> tuple[list[float], list[int], Any]:
     """(times, numbers of the pictures, the source, closed) of all pictures."""
-    source = PyavSource(path, options(**changes))
+    source = open_pyav(path, options(**changes))
     times, numbers = [], []
     for shown in source.frames(lambda: 0.0):
         times.append(round(shown.start_s, 3))
@@ -85,6 +88,69 @@ def test_a_clock_that_starts_again_keeps_everything_after_it(
     assert source.damage(covered_s) is None
     assert abs(covered_s - 3 * len(whole) / 25) < 0.3
     assert source.duration_ms(covered_s) == round(covered_s * 1000)
+
+
+WITH_HEADERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("a.flv", "libx264", {}),
+    ("a.mkv", "libx264", {}),
+    ("a.webm", "libvpx", {}),
+    ("a.mp4", "libx264", {}),
+    ("faststart.mp4", "libx264", {"muxer": {"movflags": "faststart"}}),
+    ("fragmented.mp4", "libx264", {"muxer": {"movflags": "frag_keyframe+empty_moov"}}),
+    ("live.mkv", "libx264", {"muxer": {"live": "1"}}),
+    ("a.wmv", "wmv2", {}),
+    ("a.avi", "mpeg4", {}),
+    ("a.gif", "gif", {"pixels": "rgb8"}),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "how"), WITH_HEADERS, ids=[name for name, _, _ in WITH_HEADERS])
+def test_files_joined_with_their_headers_are_read_to_the_end_of_the_last(
+    tmp_path: Path, name: str, codec: str, how: dict[str, Any]
+) -> None:
+    one = media.write_video(tmp_path / name, codec, frames=60, size=SMALL, **how)
+    whole = everything(one)[1]
+    joined = tmp_path / f"joined-{name}"
+    joined.write_bytes(one.read_bytes() * 3)
+    times, numbers, source = everything(joined)
+    assert numbers == whole * 3
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    assert all(0.02 < step < 0.17 for step in steps)
+    covered_s = times[-1] + 0.04
+    assert source.damage(covered_s) is None
+    assert source.duration_ms(covered_s) == round(1000 * covered_s)
+    late = open_pyav(joined, options())
+    *_, last = upto(late, times[-20])
+    assert (round(last.start_s, 3), media.read_barcode(last.image)) == (times[-20], numbers[-20])
+    late.close()
+    if name == "a.gif":  # whose first look shows the first picture of a later file on what was before
+        return
+    looking = open_pyav(joined, options(keyframes_every_s=0.4))
+    looks = [(round(each.start_s, 3), media.read_barcode(each.image)) for each in looking.keyframes(0.4)]
+    looking.close()
+    assert set(looks) <= set(zip(times, numbers, strict=True))
+    assert looks[-1][0] > times[-1] - 1.2
+
+
+@pytest.mark.parametrize("name", ["a.flv", "a.mkv", "a.mp4", "a.wmv"])
+def test_damage_in_one_of_the_files_joined_is_told_and_the_others_are_read(tmp_path: Path, name: str) -> None:
+    codec = "wmv2" if name == "a.wmv" else "libx264"
+    one = media.write_video(tmp_path / name, codec, frames=50, size=SMALL).read_bytes()
+    other = media.write_video(tmp_path / f"other-{name}", codec, frames=100, size=media.SIZE).read_bytes()
+    path = tmp_path / f"joined-{name}"
+    path.write_bytes(one + other)
+    times, numbers, source = everything(path)
+    assert numbers == [*range(50), *range(100)]
+    assert source.damage(times[-1] + 0.04) is None
+    for cut in (other + one[: len(one) * 7 // 10], one[: len(one) * 7 // 10] + other):
+        path.write_bytes(one + cut)
+        times, _, source = everything(path)
+        assert times[-1] > 5.4
+        assert "recording " in (source.damage(times[-1] + 0.04) or "")
+    path.write_bytes(one[: len(one) * 7 // 10] + other)
+    times, _, source = everything(path)
+    assert times[-1] > 3.9
+    assert source.damage(times[-1] + 0.04)
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
