@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-os.environ["VSEARCH_HELPER"] = (
-    "0"  # no test leaves a process behind; test_helper.py switches it on for its own
-)
+# No test leaves a process behind; test_helper.py switches it on for its own.
+os.environ["VSEARCH_HELPER"] = "0"
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads that wait for each other by spinning, beside other work
 
 
 @pytest.fixture(scope="session")
@@ -45,19 +46,17 @@ Vsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def vsearch(tmp_path: Path) -> Vsearch:
-    """Run `vsearch …` with a library of the test's own; stdout and stderr come back as text."""
+def vsearch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vsearch:
+    """`vsearch …` in this process, with a library of the test's own; stdout and stderr come back as text.
 
-    def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "VSEARCH_LIBRARY": str(tmp_path / "library"), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [sys.executable, "-m", "vsearch", *map(os.fspath, map(str, arguments))],
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=timeout,
-            env=environment,
-            cwd=tmp_path,
-        )
+    What a process of its own is asked for: tests/test_output.py and tests/test_hostile_folder.py start every verb."""
+    from tests.verbs import run_here
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.setenv("VSEARCH_LIBRARY", str(tmp_path / "library"))
+            patch.chdir(tmp_path)
+            ran = run_here([os.fspath(str(each)) for each in arguments])
+        return subprocess.CompletedProcess(arguments, ran.code, ran.out, ran.err)
 
     return run

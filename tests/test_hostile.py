@@ -96,7 +96,7 @@ def test_ten_good_among_thirty_hostile_files(tmp_path: Path, tiny_model: Path, v
     assert (len(good), len(words)) == (10, 30)
     for file in folder.iterdir():
         os.utime(file, (1, 1))
-    done = vsearch("index", folder, "--model", tiny_model, "--json", timeout=300)
+    done = vsearch("index", folder, "--model", tiny_model, "--json")
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
     reasons = {Path(path).name: reason for path, reason in summary["failures"]}

@@ -251,9 +251,7 @@ def test_every_system_learns_direction_from_the_command_line(
     frozen_image = ["--freeze-image"] if load_recipe(recipe).tower.kind == "clip" else []
     arguments = [*common, *FROM_THE_COMMAND_LINE[name], *frozen_image, "--batch", 32, "--patience", 40]
     labels, run = many / "labels-train.csv", tmp_path / "run"
-    done = vsearch(
-        "train", "--recipe", recipe, "--annotations", labels, "--out", run, *arguments, timeout=600
-    )
+    done = vsearch("train", "--recipe", recipe, "--annotations", labels, "--out", run, *arguments)
     assert done.returncode == 0, done.stderr
     tested = vsearch(
         "eval", "--checkpoint", tmp_path / "run", "--annotations", many / "labels-test.csv", *common, "--json"

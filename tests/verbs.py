@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -126,23 +127,40 @@ def environment(place: Path) -> dict[str, str]:
 
 def child() -> None:
     """Of the child: run the commands that are on standard input."""
-    answers = [_ran(order) for order in json.load(sys.stdin)]
+    answers = [run_here(order) for order in json.load(sys.stdin)]
     print(json.dumps(answers))
 
 
-def _ran(order: list[str]) -> Ran:
-    from vsearch.cli import command_line
+def run_here(order: Sequence[str]) -> Ran:
+    """Run a command in this process."""
+    from vsearch.cli import main
     from vsearch.library import reading
 
     reading._warned.clear()  # what is said once a process is said in each run
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            command_line(order[0], "models")(order)  # a second verb, so that the first is named
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 2
-        except BaseException as error:
-            code = -1
-            print(f"Traceback: {error!r}", file=sys.stderr)
-    return Ran(code, out.getvalue(), err.getvalue())
+    out, err = (_captured() for _ in range(2))
+    code: str | int | None = 0
+    before, sys.argv, sys.stdin = (sys.argv, sys.stdin), ["vsearch", *order], io.StringIO()
+    heard, logging.root.handlers = logging.root.handlers, []  # pytest's: else warnings do not reach stderr
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        code = -1
+        print(f"Traceback: {error!r}", file=err)
+    finally:
+        sys.argv, sys.stdin = before
+        logging.root.handlers = heard
+    return Ran(code if isinstance(code, int) else 2, _text(out), _text(err))
+
+
+def _captured() -> io.TextIOWrapper:
+    """A stream as the command line makes them: with bytes, and escapes for what is no letter."""
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace", write_through=True)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode(errors="surrogateescape")
