@@ -1,20 +1,22 @@
 """Kills and damage: is anything lost, is a wrong answer ever given in silence, does a verb end in a traceback?
 
-    python benchmarks/faults.py                # both
-    python benchmarks/faults.py --kills 40     # only kills
-    python benchmarks/faults.py --damage       # only damage
+    python -m benchmarks.faults                       # both
+    python -m benchmarks.faults --kills 60            # only kills
+    python -m benchmarks.faults --damage              # only damage
+    python -m benchmarks.faults --damage --part 1/3   # every third kind, from the second on: parts run side by side
+    python -m benchmarks.faults --only "row: "        # kinds with this in their names
 
-Kills: `index`, `forget` and `verify --repair` run in a child that kills itself (SIGKILL) at its n-th fsync, rename, unlink
-or commit. Then `verify` must find the library whole, and the next run must end with the answers of one that was never
-disturbed. Damage: a copy of a sound library is damaged in one way, then it is asked, listed, indexed, verified, mended
-and asked again. Videos are made for it; the built-in model answers. Exit code 1 on any silent wrong answer, unexpected
-fault, or library that was not whole after a kill.
+Kills: `index`, `forget`, `adopt`, `adopt --rollback` and `verify --repair` run in a child that kills itself (SIGKILL) at
+its n-th durability event: fsync, rename, unlink, a connection to the catalogue, a table made, a commit. Then `verify` must
+find the library whole, and the next run must end with the answers of one that was never disturbed. Damage: a copy of a
+sound library is damaged in one way (see damages.py), then it is asked, listed, indexed, asked, verified, mended, indexed and asked
+again. Videos are made for it; the built-in model answers. Exit code 1 on any silent wrong answer, unexpected fault, or
+library that was not whole after a kill.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -24,17 +26,29 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.damages import VOCABULARY, Damage, damages, edit, flip, frame_file, index_file
+
 os.environ["VSEARCH_HELPER"] = "0"
+ROOT = Path(__file__).parent.parent
 CACHED, NEW, NEWER = "a red screen with stripes", "a bright yellow picture", "something green and round"
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 40, 200), "grey": (120, 120, 120)}
-Damage = Callable[[Path], None]
+QUESTIONS = {
+    "cached": ["query", CACHED, "--json", "-n", "20"],
+    "new": ["query", NEW, "--json", "-n", "20"],
+    "inside": ["query", CACHED, "--in", "grey.mp4", "--json"],
+    "similar": ["similar", "green.mp4@3", "--json"],
+    "localize": ["localize", "--actions", "archery, rowing", "--threshold", "0", "--format", "activitynet"],
+    "classify": ["classify", "--vocabulary", VOCABULARY, "--json"],
+}
+NEWER_QUESTIONS = {**QUESTIONS, "newer": ["query", NEWER, "--json", "-n", "20"]}
+Answers = dict[str, "Run"]
 
 
 def main() -> int:
@@ -43,19 +57,29 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=None, metavar="N")
     parser.add_argument("--damage", action="store_true")
-    parser.add_argument("--only", default="", help="damage whose name has this in it")
+    parser.add_argument("--only", default="", help="kills or damage whose name has this in it")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="every N-th case from number I on")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return child(int(args.child[0]), Path(args.child[1]), args.child[2:])
-    both = args.kills is None and not args.damage and not args.only
+    both = args.kills is None and not args.damage
+    part, parts = map(int, args.part.split("/"))
+    faults = 0
     with tempfile.TemporaryDirectory() as scratch:
-        base = sound_library(Path(scratch) / "base")
-        faults = 0
+        plain = sound_library(Path(scratch) / "plain")
+        trained = adopted(plain, Path(scratch) / "trained")
         if args.kills or both:
-            faults += kills(Path(scratch), base, args.kills or 40)
-        if args.damage or args.only or both:
-            faults += damage(Path(scratch), base, args.only)
+            cases = [
+                each
+                for each in kill_points(Path(scratch), plain, trained, args.kills or 60)
+                if args.only in each.title
+            ]
+            faults += kills(Path(scratch), cases[part::parts])
+        if args.damage or both:
+            for base in (plain, trained):
+                kinds = [each for each in damages(base is trained) if args.only in each[0]]
+                faults += damage(Path(scratch), base, kinds[part::parts])
     return 1 if faults else 0
 
 
@@ -75,12 +99,31 @@ class Run:
         lines = (self.out + "\n" + self.err).splitlines()
         return next((line for line in lines if "unexpected fault" in line or "Traceback" in line), None)
 
-    def hits(self) -> list[tuple[Any, ...]] | None:
-        """Best moments: name, start, end and score; None when there is no answer."""
+    @property
+    def said(self) -> str:
+        return (self.out + self.err).strip().replace("\n", " | ")[:400]
+
+    def answer(self) -> Any:
+        """Without what is of this copy of the library; None when there is no answer."""
         if self.code not in (0, 1):
             return None
-        found = json.loads(self.out)["hits"]
-        return [(Path(h["path"]).name, h["start"], h["end"], round(h["score"], 3)) for h in found]
+        found = _essence(json.loads(self.out))
+        if isinstance(
+            found.get("results"), list
+        ):  # of clips, in the order of the library, or in that of passing files
+            found["results"].sort(key=lambda each: each["path"])
+        return found
+
+
+def _essence(value: Any) -> Any:
+    """Paths as names, scores to three places, and no label of the question."""
+    if isinstance(value, dict):
+        return {_essence(key): _essence(each) for key, each in value.items() if key != "query"}
+    if isinstance(value, list):
+        return [_essence(each) for each in value]
+    if isinstance(value, float):
+        return round(value, 3)
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def run(case: Path, verb: str, *more: str) -> Run:
@@ -103,21 +146,75 @@ def index(case: Path) -> Run:
     return run(case, "index", str(case / "videos"), "--progress", "none")
 
 
-def ask(case: Path, text: str) -> Run:
-    return run(case, "query", text, "--json", "-n", "20")
+def ask(case: Path, questions: dict[str, list[str]] = QUESTIONS) -> Answers:
+    """Answers by question; clips are named where a verb asks for them."""
+    videos = [str(case / "videos" / f"{name}.mp4") for name in COLOURS]
+    return {
+        name: run(case, *question, *(videos if question[0] == "classify" else ()))
+        for name, question in questions.items()
+    }
 
 
 def sound_library(base: Path) -> Path:
     (base / "videos").mkdir(parents=True)
     for i, (name, colour) in enumerate(COLOURS.items()):
         make_video(base / "videos" / f"{name}.mp4", colour, seconds=6 + 7 * i, seed=i)
-    for done in (index(base), ask(base, CACHED), run(base, "verify")):
-        if done.code not in (0, 1):
+        (base / "examples" / name).mkdir(parents=True)
+        shutil.copy(base / "videos" / f"{name}.mp4", base / "examples" / name)
+    made = [
+        index(base),
+        run(
+            base,
+            "classify",
+            str(base / "videos" / "red.mp4"),
+            "--examples",
+            str(base / "examples"),
+            "--save",
+            VOCABULARY,
+        ),
+    ]
+    made += [each for name, each in ask(base).items() if name != "new"]
+    _check([*made, run(base, "verify")])
+    _forget_sentence(base, NEW)
+    return base
+
+
+def adopted(plain: Path, base: Path) -> Path:
+    """The same with a trained head adopted, whose weights are random: what a short training would leave."""
+    import torch
+
+    from vsearch.models import load_backbone
+    from vsearch.models.checkpoint import save
+    from vsearch.models.recipe import load_recipe
+    from vsearch.models.video_text import VideoText
+
+    shutil.copytree(plain, base)
+    backbone = load_backbone("mini", "cpu")
+    trained = VideoText(load_recipe("efficient-prompt").on_frozen_frames(), backbone)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _, parameter in trained.trained():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    for folder in (plain, base):
+        save(folder / "checkpoint", trained, backbone, {"name": "made up"}, {}, 0)
+    _check([run(base, "adopt", str(base / "checkpoint")), *ask(base).values(), run(base, "verify")])
+    _forget_sentence(base, NEW)
+    return base
+
+
+def _check(made: Sequence[Run]) -> None:
+    for done in made:
+        if done.code not in (0, 1) or done.fault:
             raise SystemExit(f"the sound library is none: {done}")
+
+
+def _forget_sentence(base: Path, text: str) -> None:
+    """And bring the log into the file, so that a copy is one file."""
     with sqlite3.connect(base / "library" / "catalogue.sqlite") as connection:
+        connection.execute("DELETE FROM text_vectors WHERE text = ?", (text,))
+        connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    return base
 
 
 def make_video(path: Path, colour: tuple[int, int, int], seconds: int, seed: int) -> None:
@@ -148,7 +245,7 @@ def copied(base: Path, to: Path) -> Path:
 
 
 def child(nth: int, events: Path, arguments: list[str]) -> int:
-    """Of the child: run a verb and die at its n-th durability event; 0: live, and write down how many there were."""
+    """Of the child: run a verb and die at its n-th durability event; 0: live, and write down what they were."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -157,7 +254,6 @@ def child(nth: int, events: Path, arguments: list[str]) -> int:
     def saw(kind: str) -> None:
         seen.append(kind)
         if len(seen) == nth:
-            events.write_text(kind)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watched(name: str) -> None:
@@ -172,9 +268,16 @@ def child(nth: int, events: Path, arguments: list[str]) -> int:
     for name in ("fsync", "replace", "unlink"):
         watched(name)
 
+    def sql(statement: str) -> None:
+        if statement.startswith("COMMIT"):
+            saw("commit")
+        elif "CREATE TABLE" in statement:
+            saw("table")
+
     @event.listens_for(Engine, "connect")
     def _trace(connection: Any, _record: Any) -> None:
-        connection.set_trace_callback(lambda sql: saw("commit") if sql.startswith("COMMIT") else None)
+        saw("connect")
+        connection.set_trace_callback(sql)
 
     from vsearch.cli import main as command
 
@@ -183,91 +286,143 @@ def child(nth: int, events: Path, arguments: list[str]) -> int:
         command()
     except SystemExit as end:
         if nth == 0:
-            events.write_text(str(len(seen)))
+            events.write_text(json.dumps(seen))
         return int(end.code or 0)
     return 0
 
 
-def kills(scratch: Path, base: Path, number: int) -> int:
-    videos = str(base / "videos")
-    work: list[tuple[str, Damage, list[str]]] = [
-        ("index, new library", lambda case: shutil.rmtree(case / "library"), ["index", "{videos}", "--progress", "none"]),
-        ("index, one more, one gone", _one_more_one_gone, ["index", "{videos}", "--progress", "none"]),
-        ("forget", lambda case: None, ["forget", "red.mp4", "--yes"]),
-        ("verify --repair", _much_damage, ["verify", "--repair"]),
+@dataclass(frozen=True)
+class Kill:
+    """A verb on a prepared copy of `base`, to be killed at its n-th event."""
+
+    title: str
+    base: Path
+    prepare: Damage
+    arguments: list[str]
+    nth: int
+    expected: dict[str, Any]
+
+
+def kill_points(scratch: Path, plain: Path, trained: Path, number: int) -> list[Kill]:
+    """So many, spread evenly over the events of each verb; the first and the last, and one before there are tables."""
+    work: list[tuple[str, Path, Damage, list[str], int]] = [
+        ("index, new library", plain, _no_library, ["index", "{case}/videos", "--progress", "none"], 3),
+        ("index, one more, one gone", plain, _one_more_one_gone, ["index", "{case}/videos", "--progress", "none"], 3),
+        ("index, its index damaged", plain, _damaged_index, ["index", "{case}/videos", "--progress", "none"], 1),
+        ("forget", plain, _nothing, ["forget", "red.mp4", "--yes"], 2),
+        ("adopt", plain, _nothing, ["adopt", "{case}/checkpoint", "--progress", "none"], 3),
+        ("adopt --rollback", trained, _nothing, ["adopt", "--rollback"], 1),
+        ("verify --repair", plain, _much_damage, ["verify", "--repair"], 3),
+        ("verify --repair, catalogue", plain, _damaged_catalogue, ["verify", "--repair"], 2),
     ]  # fmt: skip
-    bad = done = 0
-    print(f"{'killed':48} {'verify':10} {'afterwards'}")
-    for i, (title, prepare, arguments) in enumerate(work):
-        share = number * (i + 1) // len(work) - number * i // len(work)
+    shares = sum(share for *_, share in work)
+    points = []
+    for title, base, prepare, arguments, share in work:
         calm = copied(base, scratch / "calm")
         prepare(calm)
-        total, _ = killed(calm, 0, arguments)
-        if arguments[0] != "index":
-            index(calm)
-        expected = [ask(calm, text).hits() for text in (CACHED, NEW)]
-        points = sorted({1 + round(j * (total - 1) / max(1, share - 1)) for j in range(share)})
-        for point in points:
-            case = copied(base, scratch / "case")
-            prepare(case)
-            _, kind = killed(case, point, arguments)
-            done += 1
-            problems = []
-            checked = run(case, "verify")
-            damaged_before = arguments[0] == "verify"
-            if (
-                checked.fault
-                or (checked.code not in (0, 3) and "no library" not in checked.err.lower())
-                or (checked.code == 3 and not damaged_before)
-            ):
-                problems.append(f"verify: {(checked.out + checked.err).strip()}")
-            if damaged_before:
-                again = run(case, "verify", "--repair")
-                if again.code != 0:
-                    problems.append(f"second repair: {(again.out + again.err).strip()}")
-                whole = run(case, "verify")
-                if whole.code != 0:
-                    problems.append(f"after two repairs: {(whole.out + whole.err).strip()}")
-            elif arguments[0] == "forget":
-                run(case, "forget", "red.mp4", "--yes")
-            last = index(case)
-            if last.code != 0:
-                problems.append(f"index: {(last.out + last.err).strip()}")
-            if [ask(case, text).hits() for text in (CACHED, NEW)] != expected:
-                problems.append("other answers")
-            bad += bool(problems)
-            state = "whole" if checked.code == 0 else f"exit {checked.code}"
-            print(
-                f"{title + f', {kind} {point} of {total}':48} {state:10} {'; '.join(problems) or 'the same answers'}",
-                flush=True,
+        events = killed(calm, 0, arguments)
+        index(calm)
+        expected = {name: done.answer() for name, done in ask(calm).items()}
+        wanted = max(2, round(number * share / shares))
+        chosen = {1 + round(i * (len(events) - 1) / (wanted - 1)) for i in range(wanted)}
+        chosen |= {events.index("table") + 1} if "table" in events else set()
+        points += [
+            Kill(
+                f"{title}, {events[nth - 1]} {nth} of {len(events)}", base, prepare, arguments, nth, expected
             )
-    print(f"{done} kills, {bad} with faults ({videos and 'made videos'})")
+            for nth in sorted(chosen)
+        ]
+    return points
+
+
+def kills(scratch: Path, points: Sequence[Kill]) -> int:
+    """The number of kills after which something was not as it should be."""
+    bad = 0
+    print(f"{'killed':52} {'verify':10} {'afterwards'}")
+    for i, point in enumerate(points):
+        case = copied(point.base, scratch / f"kill {i}")
+        point.prepare(case)
+        killed(case, point.nth, point.arguments)
+        checked, problems = after_kill(case, point)
+        bad += bool(problems)
+        state = "whole" if checked.code == 0 else f"exit {checked.code}"
+        print(f"{point.title:52} {state:10} {'; '.join(problems) or 'the same answers'}", flush=True)
+        shutil.rmtree(case)
+    print(f"kills: {len(points)}, with faults: {bad}")
     return bad
 
 
-def killed(case: Path, nth: int, arguments: list[str]) -> tuple[int, str]:
-    """Number of events of a run that was left alone, or the kind of event at which it was killed."""
+def after_kill(case: Path, point: Kill) -> tuple[Run, list[str]]:
+    """What `verify` said at once, and what is not as if nothing had happened."""
+    problems = []
+    verb = point.arguments[0]
+    checked = run(case, "verify")
+    damaged = verb == "verify"
+    never_made = checked.code == 2 and "no library" in checked.err.lower()
+    if checked.fault or not (checked.code == 0 or never_made or (damaged and checked.code == 3)):
+        problems.append(f"verify: {checked.said}")
+    asked = ask(case)
+    problems += [f"{name}: {done.fault}" for name, done in asked.items() if done.fault]
+    if damaged:
+        for rest in (run(case, "verify", "--repair"), run(case, "verify")):
+            if rest.code != 0:
+                problems.append(f"after a second repair: {rest.said}")
+    elif verb != "index":
+        filled = [each.format(case=case) for each in point.arguments]
+        again = run(case, *filled)
+        if again.fault or again.code not in (0, 2):  # done already: no such video, no head to go back to
+            problems.append(f"again: {again.said}")
+    last = index(case)
+    if last.code != 0:
+        problems.append(f"index: {last.said}")
+    answers = {name: done.answer() for name, done in ask(case).items()}
+    if verb == "adopt" and point.arguments[1] == "--rollback" and answers != point.expected:
+        run(case, "adopt", "--rollback")  # it had been done: the second went forward again
+        index(case)
+        answers = {name: done.answer() for name, done in ask(case).items()}
+    problems += [f"other answers: {name}" for name in answers if answers[name] != point.expected[name]]
+    whole = run(case, "verify")
+    if whole.code != 0:
+        problems.append(f"in the end: {whole.said}")
+    return checked, problems
+
+
+def killed(case: Path, nth: int, arguments: Sequence[str]) -> list[str]:
+    """The events of a run that was left alone; none of one that was killed."""
     events = case / "events"
-    filled = [each.format(videos=case / "videos") for each in arguments]
-    command = [
-        sys.executable,
-        __file__,
-        "--child",
-        str(nth),
-        str(events),
-        *filled,
-        "--library",
-        str(case / "library"),
-    ]
-    subprocess.run(command, capture_output=True, check=False)
-    said = events.read_text() if events.exists() else "none"
-    events.unlink(missing_ok=True)
-    return (int(said), "") if nth == 0 else (0, said)
+    filled = [each.format(case=case) for each in arguments]
+    command = [sys.executable, "-m", "benchmarks.faults", "--child", str(nth), str(events), *filled]
+    done = subprocess.run(
+        [*command, "--library", str(case / "library")], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if nth:
+        if done.returncode != -signal.SIGKILL:
+            raise SystemExit(f"not killed: {done}")
+        return []
+    seen: list[str] = json.loads(events.read_text())
+    events.unlink()
+    return seen
+
+
+def _nothing(case: Path) -> None:
+    pass
+
+
+def _no_library(case: Path) -> None:
+    vocabulary = case / "library" / "vocabularies"
+    vocabulary.rename(case / "kept")
+    shutil.rmtree(case / "library")
+    (case / "library").mkdir()
+    (case / "kept").rename(vocabulary)
 
 
 def _one_more_one_gone(case: Path) -> None:
     make_video(case / "videos" / "yellow.mp4", (220, 210, 30), seconds=12, seed=9)
-    (case / "videos" / "blue.mp4").unlink()
+    (case / "videos" / "blue.mp4").rename(case / "blue.mp4")
+
+
+def _damaged_index(case: Path) -> None:
+    flip(index_file(case))
 
 
 def _much_damage(case: Path) -> None:
@@ -277,263 +432,114 @@ def _much_damage(case: Path) -> None:
     edit("UPDATE text_vectors SET vector = x'00'")(case)
 
 
+def _damaged_catalogue(case: Path) -> None:
+    catalogue = case / "library" / "catalogue.sqlite"
+    catalogue.write_bytes(b"\xff" * 8192 + catalogue.read_bytes()[8192:])
+
+
 # Damage
 
 
-def damage(scratch: Path, base: Path, only: str) -> int:
-    sound = copied(base, scratch / "sound")
-    true = {text: ask(sound, text) for text in (CACHED, NEW, NEWER)}
-    expected = {text: answer.hits() for text, answer in true.items()}
-    usual = {line for answer in true.values() for line in answer.err.splitlines()}
-    outcomes: Counter[str] = Counter()
-    print(f"{'damage':52} {'asked':10} {'verify':8} {'repaired':9} {'in the end':12} outcome")
-    for title, make in damages():
-        if only not in title:
-            continue
-        case = copied(base, scratch / "case")
-        make(case)
-        first = {text: ask(case, text) for text in (CACHED, NEW)}
-        rest = {
-            "ls": run(case, "ls"), "status": run(case, "status"), "index": index(case), "verify": run(case, "verify"),
-            "repair": run(case, "verify", "--repair"), "index again": index(case),
-        }  # fmt: skip
-        last = {text: ask(case, text) for text in (CACHED, NEW, NEWER)}
-        runs = [*first.items(), *rest.items(), *last.items()]
-        fault = next((f"{name}: {each.fault}" for name, each in runs if each.fault), None)
-        silent = [
-            f"{when}: {text}" for when, asked in (("first", first), ("last", last)) for text, answer in asked.items()
-            if answer.hits() not in (None, expected[text]) and not set(answer.err.splitlines()) - usual
-        ]  # fmt: skip
-        right = all(answer.hits() == expected[text] for text, answer in last.items())
-        if rest["verify"].code == 0 and not right:
-            silent.append("verify: whole over wrong answers")
-        if rest["repair"].code != 0 and "the library is whole" in rest["repair"].err:
-            silent.append("whole after findings")
-        outcome = "FAULT" if fault else "SILENT" if silent else "mended" if right else "honest"
-        outcomes[outcome] += 1
-        asked = "right" if all(a.hits() == expected[t] for t, a in first.items()) else (
-            "refused" if any(a.hits() is None for a in first.values()) else "told")  # fmt: skip
-        print(
-            f"{title:52} {asked:10} {rest['verify'].code:<8} {rest['repair'].code:<9} "
-            f"{'right' if right else 'different':12} {outcome}", flush=True,
-        )  # fmt: skip
-        for line in [*silent, *([fault] if fault else [])]:
-            print(f"    {line}")
-        if outcome in ("honest", "SILENT", "FAULT"):
-            said = (rest["verify"].out + rest["verify"].err).strip().replace("\n", " | ")
-            print(f"    verify said: {said[:300]}")
-            said = (rest["repair"].out + rest["repair"].err).strip().replace("\n", " | ")
-            print(f"    repair said: {said[:300]}")
-            print(f"    index said: {rest['index again'].err.strip()[:200]}", flush=True)
-    print(", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())))
-    return outcomes["FAULT"] + outcomes["SILENT"]
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a damaged library: answers before anything else is done, after `index`, and in the end; the other runs."""
+
+    asked: tuple[Answers, Answers, Answers]
+    runs: dict[str, Run]
+    expected: dict[str, Any]
+    usual: frozenset[str]  # what sound answers say on stderr
+
+    @property
+    def fault(self) -> str | None:
+        every = [*self.runs.items(), *(pair for answers in self.asked for pair in answers.items())]
+        return next((f"{name}: {each.fault}" for name, each in every if each.fault), None)
+
+    def right(self, when: int) -> bool:
+        return all(self._as_expected(name, each) for name, each in self.asked[when].items())
+
+    @property
+    def silent(self) -> list[str]:
+        """Wrong, and not a word."""
+        found = [
+            f"{when}: {name}"
+            for when, answers in zip(("first", "after index", "in the end"), self.asked, strict=True)
+            for name, each in answers.items()
+            if each.answer() is not None and not self._as_expected(name, each) and not self._told(each)
+        ]
+        if self.runs["verify"].code == 0 and not self.right(1):
+            found.append("verify: whole over wrong answers")
+        if self.runs["repair"].code != 0 and "the library is whole" in self.runs["repair"].err:
+            found.append("whole after findings")
+        return found
+
+    def _as_expected(self, name: str, each: Run) -> bool:
+        return bool(each.answer() == self.expected[name])
+
+    def _told(self, each: Run) -> bool:
+        return bool(set(each.err.splitlines()) - self.usual)
+
+    @property
+    def word(self) -> str:
+        return "FAULT" if self.fault else "SILENT" if self.silent else "mended" if self.right(2) else "honest"
 
 
-def damages() -> Iterator[tuple[str, Damage]]:
-    files = {
-        "frames": frame_file, "index": index_file, "poster": poster_file,
-        "catalogue": lambda case: case / "library" / "catalogue.sqlite",
+def sound_answers(base: Path, scratch: Path) -> tuple[dict[str, Any], frozenset[str]]:
+    """What a library says that nothing has happened to, and what it says beside."""
+    case = copied(base, scratch / "sound")
+    asked = ask(case, NEWER_QUESTIONS)
+    _check([*asked.values()])
+    usual = frozenset(line for each in asked.values() for line in each.err.splitlines())
+    shutil.rmtree(case)
+    return {name: each.answer() for name, each in asked.items()}, usual
+
+
+def damaged(case: Path, make: Damage, sound: tuple[dict[str, Any], frozenset[str]]) -> Outcome:
+    """Damage a case and go on with it as a user would."""
+    make(case)
+    first = ask(case)
+    runs = {
+        "ls": run(case, "ls"), "status": run(case, "status"), "info": run(case, "info", "grey.mp4"), "index": index(case)
     }  # fmt: skip
-    for kind, find in files.items():
-        for how, change in WAYS.items():
-            yield f"{kind}: {how}", lambda case, find=find, change=change: change(find(case))  # type: ignore[misc]
-    yield "frames: NaN in each record", nan_frames
-    yield "frames: signs flipped", lambda case: _signs(frame_file(case))
-    yield "frames: a time goes back", _time_back
-    yield "frames: those of another video", _another_videos_frames
-    yield "index: of an older generation", _older_index
-    yield "catalogue: backup damaged, too", _catalogue_and_backup
-    yield "catalogue: a page of moments", lambda case: _page_of(case, "moments")
-    yield "catalogue: a page of frame_sets", lambda case: _page_of(case, "frame_sets")
-    yield "catalogue: an index that lacks a row", _index_lacks_a_row
-    yield (
-        "log: rubbish",
-        lambda case: (case / "library" / "catalogue.sqlite-wal").write_bytes(os.urandom(9000)) and None,
-    )
-    yield "lock: a folder", _lock_is_a_folder
-    yield "posters: the whole folder", lambda case: shutil.rmtree(case / "library" / "thumbs")
-    yield "frames: the whole folder", lambda case: shutil.rmtree(case / "library" / "frames")
-    yield "index: the whole folder", lambda case: shutil.rmtree(case / "library" / "index")
-    for title, statement in ROWS.items():
-        yield f"row: {title}", edit(statement)
+    then = ask(case)
+    runs |= {
+        "verify": run(case, "verify"),
+        "repair": run(case, "verify", "--repair"),
+        "index again": index(case),
+    }
+    return Outcome((first, then, ask(case, NEWER_QUESTIONS)), runs, *sound)
 
 
-ROWS = {
-    "moments a second later": "UPDATE moments SET start_ms = start_ms + 1000, end_ms = end_ms + 1000",
-    "a moment that ends at 27 h": "UPDATE moments SET end_ms = 97200000 WHERE id = 2",
-    "a moment that begins at -5 s": "UPDATE moments SET start_ms = -5000 WHERE id = 1",
-    "a moment that ends before it starts": "UPDATE moments SET end_ms = start_ms - 1 WHERE id = 2",
-    "moments with no frame": "UPDATE moments SET first_frame = last_frame",
-    "moments far behind the last frame": "UPDATE moments SET first_frame = 900, last_frame = 901",
-    "moments of two videos exchanged": "UPDATE moments SET frame_set_id = "
-    "CASE frame_set_id WHEN 3 THEN 4 WHEN 4 THEN 3 ELSE frame_set_id END",
-    "a moment gone": "DELETE FROM moments WHERE id = 2",
-    "a text for a moment's time": "UPDATE moments SET start_ms = 'soon' WHERE id = 1",
-    "query vectors emptied": "UPDATE text_vectors SET vector = x''",
-    "query vectors of odd length": "UPDATE text_vectors SET vector = substr(vector, 1, 101)",
-    "query vectors NaN": "UPDATE text_vectors SET vector = CAST(x'0000c07f' || substr(vector, 5) AS BLOB)",
-    "query vectors replaced": "UPDATE text_vectors SET vector = CAST(substr(vector, 801) || substr(vector, 1, 800) AS BLOB)",
-    "live generation not a number": "UPDATE meta SET value = 'x' WHERE key = 'live_generation'",
-    "live generation not there": "UPDATE meta SET value = '999' WHERE key = 'live_generation'",
-    "live generation gone": "DELETE FROM meta WHERE key = 'live_generation'",
-    "live generation not UTF-8": "UPDATE meta SET value = CAST(x'ff' AS TEXT) WHERE key = 'live_generation'",
-    "schema not a number": "UPDATE meta SET value = 'x' WHERE key = 'schema'",
-    "encoder spec not JSON": "UPDATE encoders SET spec = '{'",
-    "encoder spec a list": "UPDATE encoders SET spec = '[]'",
-    "encoder spec without a head": "UPDATE encoders SET spec = '{}'",
-    "encoder window changed": "UPDATE encoders SET spec = replace(spec, '8.0', '9.0')",
-    "unknown states": "UPDATE videos SET state = 'unheard of'",
-    "failed without a reason": "UPDATE videos SET state = 'failed' WHERE id = 1",
-    "fingerprints exchanged": "UPDATE videos SET fingerprint = CASE id "
-    "WHEN 1 THEN (SELECT fingerprint FROM videos WHERE id = 2) ELSE (SELECT fingerprint FROM videos WHERE id = 1) END "
-    "WHERE id IN (1, 2)",
-    "a fingerprint gone": "UPDATE videos SET fingerprint = NULL WHERE id = 1",
-    "negative sizes": "UPDATE videos SET size = -1",
-    "a duration of a day": "UPDATE videos SET duration_ms = 86400000 WHERE id = 1",
-    "a name that is not UTF-8 in a text": "UPDATE videos SET container = CAST(x'ff' AS TEXT)",
-    "a name that leaves its folder": "UPDATE videos SET rel_path = CAST('../../etc/passwd' AS BLOB) WHERE id = 1",
-    "a video of no root": "UPDATE videos SET root_id = 99 WHERE id = 1",
-    "the root renamed": "UPDATE roots SET path = CAST('nowhere' AS BLOB)",
-    "a frame set of another content": "UPDATE frame_sets SET fingerprint = 'another' WHERE id = 1",
-    "frame files exchanged": "UPDATE frame_sets SET file = CASE id WHEN 1 THEN "
-    "(SELECT file FROM frame_sets WHERE id = 2) ELSE (SELECT file FROM frame_sets WHERE id = 1) END WHERE id IN (1, 2)",
-    "frame counts negative": "UPDATE frame_sets SET count = -1",
-    "frame file names not UTF-8": "UPDATE frame_sets SET file = CAST(x'ff' || file AS TEXT) WHERE id = 1",
-    "a frame set of another backbone": "UPDATE frame_sets SET backbone = 'other' WHERE id = 1",
-    "generation's base not JSON": "UPDATE generations SET base = '{'",
-    "generation of another dimension": "UPDATE generations SET dim = 7",
-    "generation's hash changed": "UPDATE generations SET sha256 = 'x'",
-    "generation's numbers changed": "UPDATE generations SET id_check = '1:1:1'",
-    "generation of no encoder": "UPDATE generations SET encoder_id = 77",
-    "encoders gone": "DELETE FROM encoders",
-    "videos gone": "DELETE FROM videos",
-    "frame sets gone": "DELETE FROM frame_sets",
-    "generations gone": "DELETE FROM generations",
-}
-
-
-def frame_file(case: Path) -> Path:
-    """Of the longest video."""
-    return max((case / "library" / "frames").glob("??/*.npy"), key=lambda path: path.stat().st_size)
-
-
-def index_file(case: Path) -> Path:
-    return max((case / "library" / "index").glob("*.faiss"), key=lambda path: path.stat().st_mtime_ns)
-
-
-def poster_file(case: Path) -> Path:
-    return min((case / "library" / "thumbs").glob("??/*.jpg"))
-
-
-def edit(statement: str) -> Damage:
-    def make(case: Path) -> None:
-        with sqlite3.connect(case / "library" / "catalogue.sqlite") as connection:
-            try:
-                connection.execute(statement)
-            except sqlite3.IntegrityError as error:  # a unique index in the way says nothing of damage
-                raise SystemExit(f"{statement}: {error}") from error
-        connection.close()
-
-    return make
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) * 2 // 3] ^= 0x20
-    path.write_bytes(data)
-
-
-def _zeroed(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    at = len(data) // 2
-    data[at : at + 512] = bytes(min(512, len(data) - at))
-    path.write_bytes(data)
-
-
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-    (path / "inside").write_text("something")
-
-
-WAYS: dict[str, Callable[[Path], Any]] = {
-    "missing": Path.unlink,
-    "emptied": lambda path: path.write_bytes(b""),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5]),
-    "a block zeroed": _zeroed,
-    "a bit flipped": flip,
-    "the head overwritten": lambda path: path.write_bytes(b"\xff" * 64 + path.read_bytes()[64:]),
-    "a folder in its place": _folder,
-    "another file's content": lambda path: path.write_bytes(Path(__file__).read_bytes()),
-}
-
-
-def nan_frames(case: Path) -> None:
-    records = np.load(frame_file(case), mmap_mode="r+")
-    records["vector"][:, 3] = np.nan
-    records.flush()
-
-
-def _signs(path: Path) -> None:
-    records = np.load(path, mmap_mode="r+")
-    records["vector"][:, ::2] *= -1
-    records.flush()
-
-
-def _time_back(case: Path) -> None:
-    records = np.load(frame_file(case), mmap_mode="r+")
-    records["time_ms"][2] = 1 << 40
-    records.flush()
-
-
-def _another_videos_frames(case: Path) -> None:
-    files = sorted((case / "library" / "frames").glob("??/*.npy"), key=lambda path: path.stat().st_size)
-    shutil.copyfile(files[0], files[-1])
-
-
-def _older_index(case: Path) -> None:
-    """What a careless copy brings back."""
-    shutil.copyfile(frame_file(case), index_file(case))
-
-
-def _catalogue_and_backup(case: Path) -> None:
-    for path in (case / "library").glob("catalogue*.sqlite"):
-        _zeroed(path)
-
-
-def _page_of(case: Path, table: str) -> None:
-    file = case / "library" / "catalogue.sqlite"
-    with sqlite3.connect(file) as connection:
-        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-    connection.close()
-    data = bytearray(file.read_bytes())
-    data[(page - 1) * size : (page - 1) * size + 200] = b"\xff" * 200
-    file.write_bytes(data)
-
-
-def _index_lacks_a_row(case: Path) -> None:
-    file = case / "library" / "catalogue.sqlite"
-    with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_master SET sql = sql || ' WHERE state = ''x''' WHERE name = 'ix_videos_state'"
+def damage(scratch: Path, base: Path, kinds: Sequence[tuple[str, Damage]]) -> int:
+    """The number of kinds that had a silent wrong answer or an unexpected fault."""
+    if not kinds:
+        return 0
+    sound = sound_answers(base, scratch)
+    words: Counter[str] = Counter()
+    print(f"{'damage':46} {'first':9} {'indexed':9} {'verify':7} {'repair':7} {'end':10} outcome")
+    for i, (title, make) in enumerate(kinds):
+        case = copied(base, scratch / f"case {i}")
+        found = damaged(case, make, sound)
+        words[found.word] += 1
+        states = [
+            "right" if found.right(when) else "refused" if any(a.answer() is None for a in answers.values()) else "told"
+            for when, answers in enumerate(found.asked)
+        ]  # fmt: skip
+        codes = [found.runs[name].code for name in ("verify", "repair")]
+        print(
+            f"{title:46} {states[0]:9} {states[1]:9} {codes[0]:<7} {codes[1]:<7} {states[2]:10} {found.word}",
+            flush=True,
         )
-        connection.commit()
-    with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("UPDATE videos SET state = 'partial' WHERE id = 1")  # the index is not told
-        connection.commit()
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_master SET sql = replace(sql, ' WHERE state = ''x''', '') WHERE name = 'ix_videos_state'"
-        )
-        connection.commit()
-
-
-def _lock_is_a_folder(case: Path) -> None:
-    lock = case / "library" / "index.lock"
-    lock.unlink(missing_ok=True)
-    lock.mkdir()
+        for line in [*found.silent, *filter(None, [found.fault])]:
+            print(f"    {line}")
+        if found.word != "mended":
+            for name in ("index", "verify", "repair", "index again"):
+                print(f"    {name} said: {found.runs[name].said}", flush=True)
+            for name, each in found.asked[2].items():
+                if each.answer() != sound[0][name]:
+                    print(f"    {name} in the end: {each.said}", flush=True)
+        shutil.rmtree(case)
+    print(f"damages: {len(kinds)}: " + ", ".join(f"{count} {word}" for word, count in sorted(words.items())))
+    return words["FAULT"] + words["SILENT"]
 
 
 if __name__ == "__main__":

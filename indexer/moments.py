@@ -32,7 +32,8 @@ def register_head(library: Library, backbone: str, head: str, spec: dict[str, An
 
 
 def renew_moments(library: Library, encoder_id: int) -> int:
-    """Moments for stored frames that have none of this encoder: after a repair, or with a new head. Their number."""
+    """Moments for stored frames that have none of this encoder, or not all: after a repair or damage, or with a new
+    head. Their number."""
     encoder = library.encoder(encoder_id)
     moments = {}
     for frame_set in library.frame_sets_without_moments(encoder_id):

@@ -400,7 +400,8 @@ class _Run:
             job.fingerprint, encoder.backbone.identity, fps, vectors, times,
             {
                 **asdict(media), "covered_ms": done.covered_ms, "size": job.files[0].size,
-                "poster": done.poster_jpeg is not None,
+                "poster": done.poster_jpeg is not None, "name": job.path.name,
+                "partial": None if coarse else done.partial,
             },
         )  # fmt: skip
         recorded = self.library.record_indexed(

@@ -29,8 +29,7 @@ def verify_library(
     from vsearch.library.verify import Makers, Problem, Report
 
     first: list[Problem] = []
-    catalogue = path / CATALOGUE
-    faults = catalogue_faults(catalogue) if catalogue.exists() else []
+    faults = catalogue_faults(path / CATALOGUE)
     if faults:
         done = None
         if repair:

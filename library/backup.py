@@ -16,6 +16,7 @@ from vsearch.library.disk import disk_errors, new_file, put_in_place, sync_file
 from vsearch.library.location import CATALOGUE
 
 _log = logging.getLogger(__name__)
+BACKUPS = "catalogue.backup*.sqlite"
 NEWEST, FORMER = "catalogue.backup.sqlite", "catalogue.backup-2.sqlite"
 
 

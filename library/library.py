@@ -8,15 +8,24 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import heads, migrations, posters, publishing, queries, reading, recording
-from vsearch.library.backup import back_up
+from vsearch.library import (
+    heads,
+    migrations,
+    posters,
+    publishing,
+    queries,
+    reading,
+    recording,
+    vocabularies,
+)
+from vsearch.library.backup import BACKUPS, back_up
 from vsearch.library.catalogue import (
     Catalogue,
     EncoderRow,
@@ -30,6 +39,8 @@ from vsearch.library.catalogue import (
     database_errors,
 )
 from vsearch.library.disk import TEMPORARY, abandoned, delete, disk_errors
+from vsearch.library.frames import FRAMES
+from vsearch.library.index import INDEX
 from vsearch.library.location import CATALOGUE
 from vsearch.library.lock import WriterLock
 from vsearch.library.planning import Plan, Scan, make_plan
@@ -63,6 +74,7 @@ _OWN = (
     "frames",
     "thumbs",
     heads.HEADS,
+    vocabularies.VOCABULARIES,
     TEMPORARY,
 )  # how names in a library's folder begin
 
@@ -92,6 +104,8 @@ class Library(Reading):
         path = path.expanduser().resolve()
         if not path.is_dir() or (url is None and not (path / CATALOGUE).is_file()):
             _check_new(path, create)
+        if url is None and not _has_content(path / CATALOGUE):
+            _check_lost(path)
         with disk_errors(path), database_errors(path):
             if create and not path.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,14 +282,15 @@ class Library(Reading):
             recording.record_failed(session, self._roots(session), files, fingerprint, reason)
 
     def frame_sets_without_moments(self, encoder_id: int) -> list[FrameSetInfo]:
-        """Current frame sets of the encoder's backbone that it has no moments for: a new head starts here."""
+        """Current frame sets of the encoder's backbone that it has no moments for, or not all: a new head starts here."""
         with self._catalogue.read() as session:
             return queries.frame_sets_without_moments(session, encoder_id)
 
     def add_moments(
         self, encoder_id: int, moments: Mapping[int, Sequence[NewMoment]]
     ) -> dict[int, tuple[int, ...]]:
-        """Record an encoder's moments of stored frame sets (by id); gives the ids in the given order."""
+        """Record an encoder's moments of stored frame sets (by id), in place of any before; gives the ids in the given
+        order."""
         with self._writing(), self._catalogue.write() as session:
             return recording.add_moments(session, encoder_id, moments)
 
@@ -415,7 +430,7 @@ class Library(Reading):
             for generation in session.scalars(select(GenerationRow)):
                 needed |= publishing.index_files(generation).keys()
         for name in rows:  # committed and synced, so no power cut brings a row back that needs the file
-            if name not in needed:
+            if name not in needed and _is_own(name):
                 delete(self.path / name)
         with self._catalogue.write() as session:
             session.query(GarbageRow).delete()
@@ -459,10 +474,16 @@ def _alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def _is_own(name: str) -> bool:
+    """Whether a name below the library can be of a file that it makes and gives up."""
+    path = PurePath(name)
+    return path.parts[:1] in ((FRAMES,), (INDEX,), (posters.THUMBS,)) and ".." not in path.parts
+
+
 def _has_content(file: Path) -> bool:
     try:
-        return file.stat().st_size > 0
-    except FileNotFoundError:
+        return file.stat().st_size > 0 and not file.is_dir()
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -478,6 +499,20 @@ def _check_new(path: Path, create: bool) -> None:
         )
     if not create:
         raise _none_here(path)
+
+
+def _check_lost(path: Path) -> None:
+    """Where a catalogue was, none is made anew: every video would be decoded again."""
+    if (path / CATALOGUE).is_dir():
+        what = "A folder lies where"
+    elif any(path.glob(BACKUPS)):
+        what = "Nothing is left where"
+    else:
+        return
+    raise LibraryError(
+        f"{what} the catalogue of {path} belongs: run `vsearch verify --repair`, which restores it from its backup "
+        "where there is one; else delete the folder and run `vsearch index` again."
+    )
 
 
 def _none_here(path: Path) -> LibraryError:

@@ -90,8 +90,22 @@ def moment_ids_of(session: Session, video: Video, encoder_id: int) -> Sequence[i
 
 
 def frame_sets_without_moments(session: Session, encoder_id: int) -> list[FrameSetInfo]:
+    """Also those of whose moments some are lost: they are entered together, so their ids have no gap, and windows
+    leave no frame out."""
     encoder = session.get_one(EncoderRow, encoder_id)
-    has = select(MomentRow.frame_set_id).where(MomentRow.encoder_id == encoder_id)
+    id, first, last = MomentRow.id, MomentRow.first_frame, MomentRow.last_frame
+    has = (
+        select(MomentRow.frame_set_id)
+        .join(FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id)
+        .where(MomentRow.encoder_id == encoder_id)
+        .group_by(MomentRow.frame_set_id)
+        .having(
+            func.count() == func.max(id) - func.min(id) + 1,
+            func.count() == func.count(MomentRow.start_ms.distinct()),
+            func.min(first) == 0,
+            func.max(last) == func.max(FrameSetRow.count),
+        )
+    )
     durations = (
         select(VideoRow.fingerprint, func.max(VideoRow.duration_ms).label("duration_ms"))
         .group_by(VideoRow.fingerprint)

@@ -290,10 +290,15 @@ class Reading(ABC):
 
 
 def live_generation(ask: Ask) -> Generation | None:
+    """None where nothing was published yet. Raises LibraryError when the catalogue does not say which one answers."""
     pointer = ask("SELECT value FROM meta WHERE key = :key", key=LIVE)
     id = whole_number(pointer[0][0]) if pointer else None
     found = id is not None and _rows(ask, _GENERATION, "FROM generations t WHERE t.id = :id", id=id)
-    return to_generation(found[0]) if found else None
+    if found:
+        return to_generation(found[0])
+    if pointer or ask("SELECT 1 FROM generations LIMIT 1"):
+        raise LibraryError("The catalogue does not say which index answers: run `vsearch verify --repair`.")
+    return None
 
 
 def encoder(ask: Ask, library: Path, encoder_id: int) -> EncoderInfo:

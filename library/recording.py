@@ -185,9 +185,12 @@ def record_failed(
 def add_moments(
     session: Session, encoder_id: int, moments: Mapping[int, Sequence[NewMoment]]
 ) -> dict[int, tuple[int, ...]]:
-    """Record moments of frame sets (by id) for an encoder; gives their ids, in the given order."""
+    """Record moments of frame sets (by id) for an encoder, in place of any before; gives their ids, in the given
+    order."""
     counts: dict[int, int] = {}
     for some in chunks(list(moments)):
+        former = MomentRow.encoder_id == encoder_id, MomentRow.frame_set_id.in_(some)
+        session.execute(delete(MomentRow).where(*former))
         query = select(FrameSetRow.id, FrameSetRow.count).where(FrameSetRow.id.in_(some))
         counts.update((id, count) for id, count in session.execute(query))
     return _enter_moments(session.connection(), encoder_id, moments, counts)

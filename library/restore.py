@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from vsearch.library.backup import BACKUPS
 from vsearch.library.disk import disk_errors, new_file, put_in_place, sync_folder
 from vsearch.library.location import CATALOGUE
 from vsearch.library.migrations import latest_schema
@@ -27,13 +28,18 @@ _OF_AN_INDEX = ("missing from index", "wrong # of entries in index", "non-unique
 
 def backups(library: Path) -> list[Path]:
     """Copies of the catalogue, newest first."""
-    found = [path for path in library.glob("catalogue.backup*.sqlite") if path.is_file()]
+    found = [path for path in library.glob(BACKUPS) if path.is_file()]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def catalogue_faults(file: Path) -> list[str]:
-    """What is wrong with a catalogue's file by SQLite's own check and by its schema number; nothing when it is sound."""
+    """What is wrong with a catalogue's file by SQLite's own check and by its schema number; nothing when it is sound, or
+    was never made."""
     try:
+        if file.is_dir():
+            return ["a folder lies in its place"]
+        if not file.exists() or file.stat().st_size == 0:
+            return ["it is gone"] if backups(file.parent) else []  # else killed before it was made
         with _opened(file) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
             found += [f"foreign key of {row[0]}" for row in connection.execute("PRAGMA foreign_key_check")]
@@ -106,7 +112,8 @@ def _from_backup(library: Path, file: Path) -> str | None:
                 shutil.copyfile(file, aside)
     put_in_place(temporary, file)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(backup.stat().st_mtime))
-    return f"restored from the backup of {when}, the damaged one is {aside.name}; run `vsearch index`"
+    kept = f", the damaged one is {aside.name}" if aside.exists() else ""
+    return f"restored from the backup of {when}{kept}; run `vsearch index`"
 
 
 def spec_in(backup: Path, identity: str) -> dict[str, Any] | None:

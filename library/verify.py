@@ -26,6 +26,7 @@ from vsearch.library import verify_rows as rows
 from vsearch.library.catalogue import Catalogue, MomentRow, integrity_problems
 from vsearch.library.checking import Check, Makers, Problem, Report
 from vsearch.library.frames import FrameStore
+from vsearch.library.taking_up import take_up
 
 __all__ = ["Makers", "Problem", "Report", "verify"]
 
@@ -46,11 +47,13 @@ def verify(
     for part in (
         rows.check_specs,
         files.check_frames,
+        take_up,
         rows.check_videos,
         rows.check_moments,
         rows.check_sentences,
         files.check_generations,
         files.check_heads,
+        files.check_vocabularies,
         files.check_posters,
     ):
         problems += part(check)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from vsearch.library.reading import LIVE
 from vsearch.library.recording import chunks, drop_frame_sets
 from vsearch.library.records import PRESENT
 from vsearch.library.rows import Roots, to_encoder, to_frames, to_generation
+from vsearch.library.vocabularies import VOCABULARIES, read_vocabulary
 
 
 def check_frames(check: Check) -> list[Problem]:
@@ -178,6 +181,21 @@ def check_heads(check: Check) -> list[Problem]:
                     "(vsearch adopt CHECKPOINT) or go back to the head before (vsearch adopt --rollback)"
                 )
             )
+    return problems
+
+
+def check_vocabularies(check: Check) -> list[Problem]:
+    """What is lost of one is only in the examples that it was learned from."""
+    problems = []
+    for file in sorted((check.folder / VOCABULARIES).glob("*.safetensors")):
+        try:
+            read_vocabulary(check.folder, file.stem)
+        except LibraryError:
+            done = None
+            if check.repair:
+                os.replace(file, file.with_name(f"{file.name}.damaged-{secrets.token_hex(4)}"))
+                done = "set aside; learn it again from examples"
+            problems.append(Problem(f"The vocabulary {file.stem!r} is damaged", done))
     return problems
 
 

@@ -34,7 +34,7 @@ from vsearch.library.catalogue import (
     VideoRow,
 )
 from vsearch.library.checking import Check, Problem
-from vsearch.library.recording import chunks
+from vsearch.library.recording import add_moments, chunks
 from vsearch.library.records import FAILED, INDEXED, MISSING, PARTIAL, PRESENT, NewMoment
 from vsearch.library.restore import backups, spec_in
 from vsearch.library.rows import Roots, to_encoder, to_frames
@@ -352,15 +352,8 @@ def _planned(
 
 
 def _replace_moments(check: Check, again: dict[tuple[int, int], list[NewMoment]]) -> None:
-    from vsearch.library.recording import add_moments
-
     with check.catalogue.write() as session:
         for (frame_set_id, encoder_id), moments in again.items():
-            session.execute(
-                delete(MomentRow).where(
-                    MomentRow.frame_set_id == frame_set_id, MomentRow.encoder_id == encoder_id
-                )
-            )
             add_moments(session, encoder_id, {frame_set_id: moments})
 
 

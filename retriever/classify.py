@@ -7,7 +7,6 @@ examples best when each in turn is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +143,7 @@ def check_name(name: str) -> None:
 
 def save(library: Library, name: str, learned: Learned) -> Path:
     """Keep a learned vocabulary in the library under a name. Raises VsearchError for an unfit name."""
-    from safetensors.numpy import save_file
+    from vsearch.library.vocabularies import write_vocabulary
 
     check_name(name)
     about = {
@@ -154,34 +153,24 @@ def save(library: Library, name: str, learned: Learned) -> Path:
         "accuracy": learned.accuracy,
         "examples": learned.examples,
     }
-    target = _file(library, name)
-    target.parent.mkdir(exist_ok=True)
-    temporary = target.with_suffix(".partial")
-    save_file(
-        {"vectors": np.ascontiguousarray(learned.vectors)}, temporary, {"vocabulary": json.dumps(about)}
-    )
-    return temporary.replace(target)
+    return write_vocabulary(library.path, name, about, learned.vectors)
 
 
 def load(library: Library, name: str) -> Learned | None:
     """A kept vocabulary, or None. Raises VsearchError when it is damaged."""
-    from safetensors import SafetensorError, safe_open
+    from vsearch.library.vocabularies import read_vocabulary
 
-    file = _file(library, name)
-    if Path(name).name != name or not file.is_file():
+    kept = read_vocabulary(library.path, name) if Path(name).name == name else None
+    if kept is None:
         return None
+    about, vectors = kept
     try:
-        with safe_open(file, framework="numpy") as opened:
-            about = json.loads(opened.metadata()["vocabulary"])
-            vectors = opened.get_tensor("vectors")
         return Learned(
             tuple(about["names"]), vectors, about["backbone"], about["temperature"], about["accuracy"],
             about["examples"],
         )  # fmt: skip
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as fault:
-        raise VsearchError(
-            f"the vocabulary {name!r} is damaged ({fault}); learn it again from examples"
-        ) from fault
+    except (LookupError, TypeError) as fault:
+        raise VsearchError(f"the vocabulary {name!r} is damaged: learn it again from examples") from fault
 
 
 def softmax(scores: Floats) -> Floats:
@@ -193,7 +182,3 @@ def softmax(scores: Floats) -> Floats:
 def _best(names: Sequence[str], shares: Floats, number: int) -> list[Guess]:
     order = np.argsort(-shares, kind="stable")[:number]
     return [Guess(names[i], float(shares[i])) for i in order]
-
-
-def _file(library: Library, name: str) -> Path:
-    return library.path / "vocabularies" / f"{name}.safetensors"
