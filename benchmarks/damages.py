@@ -53,7 +53,7 @@ def damages(trained: bool) -> Iterator[tuple[str, Damage]]:
     yield "catalogue: a page of frame_sets", lambda case: _page_of(case, "frame_sets")
     yield "catalogue: a page of videos", lambda case: _page_of(case, "videos")
     yield "catalogue: a page of meta", lambda case: _page_of(case, "meta")
-    yield "catalogue: an index that lacks a row", _index_lacks_a_row
+    yield "catalogue: an index that lacks a row", an_index_lacks_a_row
     yield (
         "log: rubbish",
         lambda case: (case / "library" / "catalogue.sqlite-wal").write_bytes(os.urandom(9000)),
@@ -289,7 +289,7 @@ def _page_of(case: Path, table: str) -> None:
     file.write_bytes(data)
 
 
-def _index_lacks_a_row(case: Path) -> None:
+def an_index_lacks_a_row(case: Path) -> None:
     file = case / "library" / "catalogue.sqlite"
     with contextlib.closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA writable_schema = ON")

@@ -102,10 +102,10 @@ class Library(Reading):
         newer vsearch, or when it cannot be read.
         """
         path = path.expanduser().resolve()
-        if not path.is_dir() or (url is None and not (path / CATALOGUE).is_file()):
-            _check_new(path, create)
         if url is None and not _has_content(path / CATALOGUE):
             _check_lost(path)
+        if not path.is_dir() or (url is None and not (path / CATALOGUE).is_file()):
+            _check_new(path, create)
         with disk_errors(path), database_errors(path):
             if create and not path.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)

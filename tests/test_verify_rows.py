@@ -134,3 +134,105 @@ def test_a_damaged_catalogue_comes_back_from_its_backup(
     assert vsearch("verify").returncode == 0
     again = vsearch("index", tmp_path / "videos", "--progress", "none")
     assert (again.returncode, "2 unchanged" in again.stderr) == (0, True), again
+
+
+GONE = {
+    "one in the middle": "id = 2",
+    "the first": "id = (SELECT min(id) FROM moments)",
+    "the last": "id = (SELECT max(id) FROM moments)",
+    "all of a video": "frame_set_id = 2",
+}
+
+
+@pytest.fixture
+def case(library: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    shutil.copytree(library, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def edit(case: Path, *statements: str, file: str = "catalogue.sqlite") -> None:
+    with sqlite3.connect(case / "library" / file) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize("which", GONE.values(), ids=GONE)
+def test_index_makes_lost_moments_again(which: str, case: Path, vsearch: Vsearch) -> None:
+    before = moments(case / "library")
+    edit(case, f"DELETE FROM moments WHERE {which}")
+    again = vsearch("index", case / "videos", "--progress", "none")
+    assert (again.returncode, "2 unchanged" in again.stderr) == (0, True), again
+    assert moments(case / "library") == before
+    assert vsearch("verify").returncode == 0
+
+
+@pytest.mark.parametrize("change", ["SET value = 'x'", "SET value = '999'", None])
+def test_a_lost_pointer_is_not_called_an_empty_library(
+    change: str | None, case: Path, vsearch: Vsearch
+) -> None:
+    edit(case, f"UPDATE meta {change} WHERE key = 'live_generation'" if change else
+         "DELETE FROM meta WHERE key = 'live_generation'")  # fmt: skip
+    asked = vsearch("query", "a dog on grass")
+    assert (asked.returncode, "holds no index yet" in asked.stderr) == (2, False)
+    assert "does not say which index answers: run `vsearch verify --repair`" in asked.stderr
+    assert vsearch("verify", "--repair").returncode == 0
+    assert vsearch("query", "a dog on grass").returncode in (0, 1)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_lost_catalogue_is_said_and_not_made_anew(folder: bool, case: Path, vsearch: Vsearch) -> None:
+    (case / "library" / "catalogue.sqlite").unlink()
+    if folder:
+        (case / "library" / "catalogue.sqlite").mkdir()
+    for order in (["query", "a dog"], ["ls"], ["status"], ["index", case / "videos", "--progress", "none"]):
+        done = vsearch(*order)
+        assert (done.returncode, "no library" in done.stderr) == (2, False), done
+        assert "vsearch verify --repair" in done.stderr
+    assert vsearch("verify").returncode == 3
+    assert vsearch("verify", "--repair").returncode == 0
+    again = vsearch("index", case / "videos", "--progress", "none")
+    assert (again.returncode, "2 unchanged" in again.stderr) == (0, True), again
+
+
+def test_frames_that_a_backup_lacks_are_taken_up_again(case: Path, vsearch: Vsearch) -> None:
+    before = moments(case / "library")
+    backup = "catalogue.backup.sqlite"
+    edit(case, "PRAGMA foreign_keys = ON", "DELETE FROM videos WHERE id = 2",
+         "DELETE FROM frame_sets WHERE fingerprint NOT IN (SELECT fingerprint FROM videos)", file=backup)  # fmt: skip
+    (case / "library" / "catalogue.sqlite").write_bytes(b"\xff" * 8192)
+    mended = vsearch("verify", "--repair")
+    assert (mended.returncode, "taken up again" in mended.stdout) == (0, True), mended
+    again = vsearch("index", case / "videos", "--progress", "none")
+    assert (again.returncode, "1 moved" in again.stderr, "indexed" in again.stderr) == (0, True, False), again
+    assert moments(case / "library") == before
+    assert vsearch("verify").returncode == 0
+
+
+def test_a_garbage_row_deletes_nothing_outside_the_library(case: Path, vsearch: Vsearch) -> None:
+    names = (
+        "../videos/1.mp4",
+        "frames/../../videos/1.mp4",
+        str(case / "videos" / "1.mp4"),
+        "catalogue.sqlite",
+    )
+    edit(case, *(f"INSERT INTO garbage (file) VALUES ('{name}')" for name in names))
+    assert vsearch("index", case / "videos", "--progress", "none").returncode == 0
+    assert (case / "videos" / "1.mp4").exists()
+    assert vsearch("verify").returncode == 0
+
+
+def test_an_index_that_differs_from_its_table_is_made_again(case: Path, vsearch: Vsearch) -> None:
+    from benchmarks.damages import an_index_lacks_a_row
+
+    before = moments(case / "library")
+    an_index_lacks_a_row(case)
+    found = vsearch("verify")
+    assert (found.returncode, "missing from index" in found.stdout) == (3, True), found
+    mended = vsearch("verify", "--repair")
+    assert (mended.returncode, "indexes were made again" in mended.stdout) == (0, True), mended
+    assert not list((case / "library").glob("catalogue.damaged*"))
+    assert vsearch("verify").returncode == 0
+    assert moments(case / "library") == before
