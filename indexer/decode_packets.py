@@ -6,16 +6,19 @@ before something already read: in decoding order a keyframe comes after all that
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.indexer.decode_parts import Part
+from vsearch.indexer.decode_structure import is_unbroken
 from vsearch.indexer.decode_units import is_b_picture
-from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4, MPEG, MPEGTS
+from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, MPEG, MPEGTS
 
 if TYPE_CHECKING:
+    from av.bitstream import BitStreamFilterContext
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
@@ -28,14 +31,17 @@ _OTHER_JUMP_S = 600.0
 _BACK_S = 1.0  # decoding times never go back so far, but for a clock that starts again
 _TRIES = 16  # after a fault that reading may get past
 _BYTES_A_TRY = 1 << 15  # a transport stream's reader gives up for the moment after 64 KB without a packet
-_HOLE_S, _HOLE_BYTES = 1.0, 2048
+_HOLE_BYTES = 2048
+_AVI_HEAD_BYTES = 8  # of a chunk
+_MATROSKA_PAUSE_S = 0.7
 _MOST_HELD, _MOST_HELD_BYTES = 2000, 64_000_000
 _REORDER = 16  # pictures, at most (H.264, A.3.1)
 
 
 class Packets:
     """Reads an opened video's packets. `mended`: whether a clock started again. `hole_s`: (from, to) of the first gap
-    in which bytes lie that nothing could be made of, as time stamps; `holes`: how many there are. `read_fault`: the
+    in which bytes lie that nothing could be made of, as time stamps; `holes`: how many there are; `pause_s`: of the
+    first without pictures, whatever the reason. `read_fault`: the
     file could not be read to its end. `progress`: (seconds of the clock, share of the file) where it started again.
     """
 
@@ -56,6 +62,7 @@ class Packets:
         self.read_fault = False
         self.holes = 0
         self.hole_s: tuple[float, float] | None = None
+        self.pause_s: tuple[float, float] | None = None
         self.progress: tuple[float, float] | None = None
         self.end: int | None = None  # ticks: where a picture ends that is told to stay
         self.attach(container, stream)
@@ -72,6 +79,7 @@ class Packets:
         self._known = 0  # bytes of all packets from there on
         self._pause: tuple[int, int] | None = None  # (from, to) without pictures, not looked at yet
         self._stumbled = 0  # packets for which bytes that are none count
+        self._unpack: BitStreamFilterContext | None = None
         self._packets = self._read()
 
     def __iter__(self) -> Iterator[Packet[Any]]:
@@ -96,8 +104,27 @@ class Packets:
             if not packet.size:  # the flush at the end, or "the same picture again" (Theora)
                 self._reach(packet)
                 continue
-            self._mend(packet)
-            yield packet
+            for picture in self._unpacked(packet):
+                self._mend(picture)
+                yield picture
+
+    def _unpacked(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """DivX and Xvid put a B-picture into the chunk of the one before it, to be shown with an empty chunk that
+        follows: to each its own."""
+        if self._name != AVI or self._codec != "mpeg4":
+            return [packet]
+        import av
+        from av.bitstream import BitStreamFilterContext
+
+        if self._unpack is None:
+            self._unpack = BitStreamFilterContext("mpeg4_unpack_bframes", self._stream)
+        try:
+            pictures = self._unpack.filter(packet)
+        except av.FFmpegError:  # not a picture of the kind
+            return []
+        for picture in pictures:
+            picture.stream = self._stream
+        return pictures
 
     def _demuxed(self) -> Iterator[Packet[Any]]:
         """Every packet of the file, past faults as far as reading gets on."""
@@ -131,13 +158,17 @@ class Packets:
         if stamp is None:
             return
         stamp += self._shift
+        if self._name == AVI:
+            stamp += self._skipped(packet)
         top = self._top
         if top is None:
             top = stamp
         else:
             leap = stamp - top
-            if leap > max(_HOLE_S * self._ticks, 4 * self._step):
+            if self._is_pause(leap, dts):
                 self._pause = top + self._step, stamp
+                if self.pause_s is None:
+                    self.pause_s = (top + self._step) * self._base_s, stamp * self._base_s
             is_hole = self._look_for_hole(packet)
             if self._starts_again(packet, leap, self._other_jump if is_hole else self._jump):
                 self.mended = True
@@ -158,6 +189,32 @@ class Packets:
             self._position, self._known = packet.pos, 0
         self._known += packet.size
 
+    def _skipped(self, packet: Packet[Any]) -> int:
+        """Ticks that an AVI file's index has between two packets and its reader, who counts chunks, has not: where
+        chunks are lost."""
+        if packet.pos is None or packet.dts is None or self._position < 0:
+            return 0
+        if packet.pos - self._position <= self._known + 8 * _AVI_HEAD_BYTES:
+            return 0
+        entries = self._stream.index_entries
+        at = bisect_left(entries, packet.pos - _AVI_HEAD_BYTES, key=lambda entry: entry.pos)
+        if at == len(entries) or entries[at].pos != packet.pos - _AVI_HEAD_BYTES:
+            return 0
+        skipped = entries[at].timestamp - packet.dts - self._shift
+        if skipped <= 0:
+            return 0
+        self._shift += skipped
+        self._stumbled = 2
+        return skipped
+
+    def _is_pause(self, leap: int, dts: int | None) -> bool:
+        """Pictures that are shown in another order leap, too; times of decoding do not, where there are any."""
+        least = 4 * self._step
+        if self._name == MATROSKA:
+            return leap > max(least, _MATROSKA_PAUSE_S * self._ticks)
+        has_dts = self._name in (FLV, MP4, MPEGTS) and dts is not None and self._last_dts is not None
+        return leap > least and not (has_dts and (dts or 0) - (self._last_dts or 0) <= least)
+
     def _starts_again(self, packet: Packet[Any], leap: int, most: float) -> bool:
         """Whether a packet `leap` ticks after the latest picture is of another clock."""
         if packet.is_keyframe and leap < -self._step:
@@ -173,18 +230,18 @@ class Packets:
 
     def _look_for_hole(self, packet: Packet[Any]) -> bool:
         """Whether pictures paused where bytes are that belong to no packet."""
-        stumbled = self._stumbled > 0
+        stumbled = self._stumbled > 0 or packet.is_corrupt
         if packet.pos is None or self._position < 0:
             if not stumbled:
                 return False  # not yet
-        elif self._name == MPEGTS:
-            stumbled = stumbled or (
-                self._pause is not None and not _is_stream(self._path, self._position, packet.pos)
-            )
-        elif self._name not in (MP4, AVI, ASF):
+        else:
             between = packet.pos - self._position
-            if between - self._known > max(_HOLE_BYTES, between // 2):
+            if self._name not in (MP4, AVI, ASF, MPEGTS) and between - self._known > max(
+                _HOLE_BYTES, between // 2
+            ):
                 self._stumbled, stumbled = 2, True
+            if self._pause is not None and not stumbled:
+                stumbled = not is_unbroken(self._path, self._part, self._name, self._position, packet.pos)
         self._stumbled -= self._stumbled > 0
         if self._pause is None:
             return False
@@ -227,14 +284,6 @@ class Packets:
                 held[0].dts = key = held[leading - 1].dts
             del held[1:leading]
         return Landing(held, key)
-
-
-def _is_stream(path: Path, since: int, until: int) -> bool:
-    """Whether the bytes from one packet of a transport stream to another are packets, too; of 192 bytes in some."""
-    with open(path, "rb") as file:
-        file.seek(since)
-        data = file.read(min(until - since, _MOST_HELD_BYTES))
-    return any(not data[::size].strip(b"\x47") for size in (188, 192))
 
 
 class Landing:

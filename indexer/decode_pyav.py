@@ -24,6 +24,7 @@ from vsearch.indexer.probe import (
     MediaInfo,
     codec_name,
     cut_short,
+    is_fragmented,
     is_one_segment,
     open_video,
     pixel_aspect,
@@ -167,11 +168,19 @@ class PyavSource:
             covered_s = max(covered_s, self._packets.end * self._base_s - self.zero_s)
         expected = None if self._packets.mended else self._expected_s
         complete = expected is not None and covered_s >= expected - 3 * self._step_s
-        if cut and (self._name in _GUESSES_DURATION or (complete and not self._expected_is_exact)):
+        hole_s = self._packets.hole_s
+        if cut and complete and hole_s is None:  # what is missing is not at the end
+            hole_s = self._packets.pause_s
+        if cut and (
+            self._name in _GUESSES_DURATION
+            or (complete and not self._expected_is_exact)
+            or (self._name == MP4 and is_fragmented(self._path, self.part))
+        ):
             expected = None
         if expected is None:
-            if cut:
-                return f"the file is cut short after {clock(covered_s)}"
+            if cut and hole_s is None:
+                how = "damaged or cut short" if self._name == MP4 else "cut short"
+                return f"the file is {how} after {clock(covered_s)}"
         elif not complete and (
             cut
             or (
@@ -181,8 +190,8 @@ class PyavSource:
         ):
             why = "the file is cut short" if cut else "the rest is damaged or missing"
             return f"only {clock(covered_s)} of {clock(expected)} could be decoded: {why}"
-        if self._packets.hole_s:
-            since_s, until_s = (max(0.0, stamp_s - self.zero_s) for stamp_s in self._packets.hole_s)
+        if hole_s:
+            since_s, until_s = (max(0.0, stamp_s - self.zero_s) for stamp_s in hole_s)
             more = ", and more further on" if self._packets.holes > 1 else ""
             return f"damaged: nothing from {clock(since_s)} to {clock(until_s)} could be read{more}"
         if lost:
@@ -310,7 +319,7 @@ class PyavSource:
         whole_s = max(0, self._container.duration or 0) / 1e6
         if self._name == MATROSKA:  # an end, not a length
             whole_s = max(0.0, whole_s - max(0.0, self.zero_s))
-        own_s = stream_duration_s(self._stream)
+        own_s = stream_duration_s(self._stream, self._name)
         expected_s = whole_s or None
         if own_s:
             begin = self._stream.start_time  # before the first picture that can be decoded

@@ -20,6 +20,7 @@ from vsearch.errors import MediaError
 from vsearch.indexer.decode_parts import Part, atoms, segment_end
 from vsearch.indexer.sniff import (
     ASF,
+    ASF_PROPERTIES,
     AVI,
     FLV,
     HEAD_BYTES,
@@ -117,9 +118,11 @@ def _url(path: Path, name: str, part: Part | None) -> str:
     return f"subfile,,start,0,end,{end},,:{whole}" if zeros else whole
 
 
-def stream_duration_s(stream: VideoStream) -> float | None:
+def stream_duration_s(stream: VideoStream, container: str) -> float | None:
     """How long the video stream itself says it is, from its first picture on; None where it does not say."""
-    if stream.duration and stream.duration > 0 and stream.time_base:
+    if container in (ASF, FLV):  # what FFmpeg gives is the whole file's
+        return None
+    if container != MATROSKA and stream.duration and stream.duration > 0 and stream.time_base:
         return float(stream.duration * stream.time_base)
     parts = stream.metadata.get("DURATION", "").split(":")  # matroska: 00:00:05.005000000, where it ends
     if len(parts) != 3:
@@ -141,12 +144,12 @@ def cut_short(path: Path, container: str, part: Part) -> bool:
     size = part.size
     head = read_head(path, part.start)
     if container == MP4:
-        return any(end > part.end for _, _, end in atoms(path, part))
+        return any(end > part.end or not kind.strip(b"\0") for kind, _, end in atoms(path, part))
     if container == AVI:
         declared = int.from_bytes(head[4:8], "little") + 8
         return 8 < declared < 1 << 31 and size < declared
     if container == ASF:
-        at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")  # file properties
+        at = head.find(ASF_PROPERTIES)
         return at > 0 and size < int.from_bytes(head[at + 40 : at + 48], "little")
     if container == FLV:
         at = head.find(b"filesize\x00")  # in onMetaData: the name, a type byte, a big-endian double
@@ -155,6 +158,11 @@ def cut_short(path: Path, container: str, part: Part) -> bool:
         end = segment_end(head)
         return end is not None and size < end
     return False
+
+
+def is_fragmented(path: Path, part: Part) -> bool:
+    """Whether an mp4 file says what it holds piece by piece, so that nothing tells what lies behind a damaged one."""
+    return any(kind == b"moof" for kind, _, _ in atoms(path, part))
 
 
 def is_one_segment(path: Path, part: Part) -> bool:

@@ -12,6 +12,7 @@ MP4, MATROSKA, AVI, FLV, MPEG, MPEGTS, ASF, GIF, OGG = (
     "mp4", "matroska", "avi", "flv", "mpeg", "mpegts", "asf", "gif", "ogg",
 )  # fmt: skip
 
+ASF_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"  # begins the object
 _MOV_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"moof", b"styp", b"uuid"}
 _PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx "}
 _AUDIO_BRANDS = {b"M4A ", b"M4B ", b"M4P "}

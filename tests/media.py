@@ -214,6 +214,36 @@ def edit(path: Path, skip_s: float, length_s: float) -> Path:
     return path
 
 
+def pack_b_pictures(path: Path) -> Path:
+    """Lay an AVI of MPEG-4 out as DivX and Xvid do: each first B-picture in the chunk of the picture that is decoded
+    before it, an empty one at the end of their row."""
+    import av
+
+    with av.open(str(path)) as file:
+        packets = [(bytes(p), p.is_keyframe) for p in file.demux(file.streams.video[0]) if p.size]
+    is_b = [data[data.index(b"\0\0\1\xb6") + 4] >> 6 == 2 for data, _ in packets] + [False]
+    chunks: list[tuple[bytes, bool]] = []
+    for i, (data, is_key) in enumerate(packets):
+        if is_key:
+            at = data.index(b"\0\0\1\xb3" if b"\0\0\1\xb3" in data else b"\0\0\1\xb6")
+            data = data[:at] + b"\0\0\1\xb2DivX503b1393p" + data[at:]
+        if is_b[i] and not is_b[i - 1]:
+            chunks[-1] = chunks[-1][0] + data, chunks[-1][1]
+        else:
+            chunks.append((data, is_key))
+        if is_b[i] and not is_b[i + 1]:
+            chunks.append((b"\0\0\1\xb6\x50\x7f", False))
+    packed = path.with_name(f"packed-{path.name}")
+    with av.open(str(path)) as file, av.open(str(packed), "w") as out:
+        stream = out.add_stream_from_template(file.streams.video[0])
+        for number, (data, is_key) in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), is_key
+            packet.pts = packet.dts = number
+            out.mux(packet)
+    return packed
+
+
 def _check(number: int) -> int:
     """Four bits that make a grid read turned, mirrored or mixed from two frames unlikely to be valid."""
     return (number * 7 + (number >> 4) * 5 + (number >> 8) * 3 + 11) & 15
