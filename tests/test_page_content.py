@@ -165,6 +165,24 @@ def test_what_this_browser_cannot_play_comes_as_a_preview(browser: Any, tmp_path
         page.close()
 
 
+def test_sound_that_could_not_be_had_is_told_with_the_preview_and_the_clip(
+    browser: Any, tmp_path: Path
+) -> None:
+    file = write_video(tmp_path / "one.mkv", frames=60, fps=10, audio_s=6)
+    file.write_bytes(file.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+    media = MediaInfo("matroska", "h264", 160, 120, 0, 6_000, 10.0)
+    with Library.open(tmp_path / "library", create=True) as library:
+        add_clip(library, file, [0] * 6, media)
+        publish(library)
+    with running(tmp_path / "library") as address:
+        page = opened(browser, address, "&v=1&t=1&e=3")
+        told = "id => document.querySelector(id).textContent.includes('without sound')"
+        page.wait_for_function(told, arg="#vs-said")
+        page.click("#vs-save")
+        page.wait_for_function(told, arg="#vs-length")
+        page.close()
+
+
 def test_a_clip_outside_the_video_cannot_be_saved(browser: Any, tmp_path: Path) -> None:
     file = write_video(tmp_path / "one.mp4", frames=200, fps=10)
     with running(library_of(tmp_path / "library", file)) as address:

@@ -220,7 +220,9 @@ def test_a_preview_that_makes_room_is_made_again(
     asked: list[bytes] = []
     monkeypatch.setattr(media, "MAX_PREVIEWS", 0)  # whatever is made goes at the next
     threads = [
-        threading.Thread(target=lambda i=i: asked.append(previews.get(video, 1000 * (i % 3), 5000).read(8)))
+        threading.Thread(
+            target=lambda i=i: asked.append(previews.get(video, 1000 * (i % 3), 5000)[0].read(8))
+        )
         for i in range(9)
     ]
     for thread in threads:

@@ -307,13 +307,17 @@ def media_file(request: Request, id: int, v: Content = None) -> Response:
 def clip(
     request: Request, id: int, start: Seconds, end: Seconds, v: Content = None, download: bool = False
 ) -> Response:
-    """A range of a video as H.264, at most 60 s, made now and kept for a while."""
+    """A range of a video as H.264, at most 60 s, made now and kept for a while. A header `vsearch-note` says when its
+    sound could not be had."""
     source = _engine(request).video(id, v)
     start_ms, end_ms = round(start * 1000), round(end * 1000)
-    file = request.app.state.previews.get(source, start_ms, end_ms)
+    file, word = request.app.state.previews.get(source, start_ms, end_ms)
     name = f"clip-{id}-{start:.1f}.mp4" if download else None
     tag = _tag(f"{source.fingerprint}-{start_ms}-{end_ms}", file)
-    return send_file(file, "video/mp4", tag, request.headers, named=v is not None, attach=name)
+    answer = send_file(file, "video/mp4", tag, request.headers, named=v is not None, attach=name)
+    if word is not None:
+        answer.headers["vsearch-note"] = word
+    return answer
 
 
 def _tag(content: str, file: BinaryIO) -> str:

@@ -91,9 +91,11 @@ class Previews:
         self._slots = threading.BoundedSemaphore(AT_ONCE)
         self._mutex = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
+        self._words: dict[str, str] = {}  # on sound that could not be had
 
-    def get(self, video: Video, start_ms: int, end_ms: int) -> BinaryIO:
-        """An open H.264 file of [start_ms, end_ms). Raises VsearchError when it cannot be cut."""
+    def get(self, video: Video, start_ms: int, end_ms: int) -> tuple[BinaryIO, str | None]:
+        """An open H.264 file of [start_ms, end_ms), and a sentence when its sound could not be had. Raises VsearchError
+        when it cannot be cut."""
         duration_ms = video.media.duration_ms if video.media else 0
         end_ms = min(end_ms, duration_ms)
         if not 0 <= start_ms < end_ms:
@@ -113,8 +115,9 @@ class Previews:
         finally:
             with self._mutex:
                 self._busy.pop(name, None)
+        word = self._words.get(name)
         self._make_room()
-        return file
+        return file, word
 
     def _cut(self, video: Video, path: Path, start_ms: int, end_ms: int) -> BinaryIO:
         from vsearch.indexer import export_clip
@@ -124,7 +127,9 @@ class Previews:
         try:  # export_clip's temporary name is one a folder: each cutting gets a folder of its own
             with tempfile.TemporaryDirectory(dir=self._folder.name) as own:
                 made = Path(own) / path.name
-                export_clip(video.path, made, start_ms, end_ms)
+                word = export_clip(video.path, made, start_ms, end_ms)
+                if word is not None:
+                    self._words[path.name] = word
                 file = made.open("rb")  # before another's _make_room can see it
                 os.replace(made, path)
                 return file
@@ -144,6 +149,7 @@ class Previews:
                 total += path.stat().st_size
                 if i and (i >= MAX_PREVIEWS or total > MAX_PREVIEW_BYTES):
                     path.unlink(missing_ok=True)  # who has it open reads on
+                    self._words.pop(path.name, None)
 
 
 def _reopened(path: Path) -> BinaryIO | None:

@@ -49,12 +49,12 @@ export const ask = async (address) => answered(await reach(address, { headers: {
 export const post = async (address, body, type = "application/json") =>
   answered(await reach(address, { method: "POST", body, headers: { "content-type": type } }));
 
-// Why the server does not give a file; null when it does.
-export async function whyNot(address) {
+// `why` the server does not give a file, null when it does; and what it has to say of it, if anything.
+export async function inquire(address) {
   try {
     const answer = await reach(address, { headers: { range: "bytes=0-0" }, cache: "no-store" });
     if (!answer.ok) await answered(answer);
     answer.body?.cancel();
-    return null;
-  } catch (error) { return error.message; }
+    return { why: null, note: answer.headers.get("vsearch-note") };
+  } catch (error) { return { why: error.message, note: null }; }
 }

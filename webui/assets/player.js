@@ -1,5 +1,5 @@
 // The player: stands at the moment and plays it, with a timeline of the whole video under it.
-import { $, ask, clock, fileName, make, place, plain, range, whyNot } from "./common.js";
+import { $, ask, clock, fileName, inquire, make, place, plain, range } from "./common.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 60, MOST_PEAKS = 6, LONGEST_CUT = 60;
@@ -81,20 +81,29 @@ async function save(event) {
   const address = $("vs-save").getAttribute("href");
   if (!address) return;
   $("vs-length").textContent = "Cutting …";
-  const why = await whyNot(address);
+  const { why, note } = await inquire(address);
   if (why === null) make("a", null, { href: address, download: "" }).click();
-  if (playing && $("vs-save").getAttribute("href") === address) { cut(); if (why) $("vs-length").textContent = why; }
+  if (playing && $("vs-save").getAttribute("href") === address) { cut(); if (why || note) $("vs-length").textContent = why || note; }
 }
 
 // The file plays not: the server says why, or this browser cannot and a preview can.
 async function failed() {
   const { id, video, hit, question } = playing, mine = playing, player = $("vs-video");
-  const why = await whyNot(player.currentSrc.split("#")[0]);
+  const { why } = await inquire(player.currentSrc.split("#")[0]);
   if (playing !== mine) return;
   if (why === null && video.playable) {
     const start = Math.max(Number($("vs-in").value), player.currentTime), home = $("vs-player").parentElement.id;
     await play(id, { start, end: Math.min(start + 8, video.duration) }, { hit, question, home, preview: true });
   } else $("vs-said").textContent = why || "This browser cannot play it.";
+}
+
+async function shown() {
+  if (!playing) return;
+  const mine = playing;
+  $("vs-said").textContent = mine.video.playable ? "" : "Preview in H.264";
+  if (mine.video.playable) return;
+  const { note } = await inquire($("vs-video").currentSrc.split("#")[0]);
+  if (note && playing === mine) $("vs-said").textContent = `Preview in H.264, ${note}`;
 }
 
 const percent = (time) => `${Math.min(100, (100 * time) / (playing.video.duration || 1))}%`;
@@ -184,6 +193,6 @@ export function start({ onLike, onShare }) {
     bar.setAttribute("aria-valuemax", playing.video.duration.toFixed(0));
     bar.setAttribute("aria-valuetext", clock(here().t));
   });
-  player.addEventListener("loadeddata", () => { if (playing) $("vs-said").textContent = playing.video.playable ? "" : "Preview in H.264"; });
+  player.addEventListener("loadeddata", shown);
   player.addEventListener("error", () => { if (playing && player.getAttribute("src")) failed().catch((error) => { $("vs-said").textContent = error.message; }); });
 }
