@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 FORMAT_WHITELIST = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,asf,gif,ogg"
 
 ENCRYPTED = "encrypted: its pictures cannot be read without their key"
+_ENCRYPTION_TYPE, _ENCRYPTION = (
+    b"\x50\x33\x81\x01",
+    b"\x50\x35",
+)  # elements of matroska (RFC 9559, 5.1.4.1.31)
 _ASF_PROTECTED = (  # content encryption objects (ASF specification, 3.14 and 3.15)
     bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
     bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
@@ -82,7 +86,10 @@ def open_video(
     import av
 
     name = checked_container(path)
+    whole = part or Part(0, os.stat(path).st_size)
     try:
+        if _is_encrypted(path, name, whole):
+            raise MediaError(ENCRYPTED)
         container = av.open(
             _url(path, name, part),
             mode="r",
@@ -91,10 +98,9 @@ def open_video(
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
-        whole = part or Part(0, os.stat(path).st_size)
         raise MediaError(_why_not_opened(path, name, whole, error)) from error
     try:
-        if is_encrypted(container, name, path):
+        if any("enc_key_id" in stream.metadata for stream in container.streams.video):  # matroska, further on
             raise MediaError(ENCRYPTED)
         return container, _choose_stream(container, max_pixels), name
     except BaseException:
@@ -223,41 +229,31 @@ def _why_not_opened(path: Path, container: str, part: Part, error: Exception) ->
             if b"moof" in kinds:
                 return "damaged: a stream without its beginning (moov atom missing); nothing could be decoded"
             return "damaged: no index (moov atom missing); nothing could be decoded"
-    if container == MPEGTS and _is_scrambled(path):
-        return ENCRYPTED
     return f"damaged: the {container} container cannot be opened"
 
 
-def is_encrypted(container: InputContainer, name: str, path: Path) -> bool:
-    """Whether an opened file says that its pictures are encrypted."""
-    if name == MP4:
-        return _has_encrypted_entry(path)
-    if name == ASF:
-        return any(guid in read_head(path) for guid in _ASF_PROTECTED)
-    if name == MPEGTS:
-        return _is_scrambled(path)
-    return any("enc_key_id" in stream.metadata for stream in container.streams.video)  # matroska
+def _is_encrypted(path: Path, container: str, part: Part) -> bool:
+    """Whether a file says that its pictures are encrypted. Asked before FFmpeg, which takes some for damaged."""
+    if container == MP4:
+        return _has_encrypted_entry(path, part)
+    head = read_head(path, part.start)
+    if container == ASF:
+        return any(guid in head for guid in _ASF_PROTECTED)
+    if container == MATROSKA:
+        return _ENCRYPTION_TYPE in head and _ENCRYPTION in head
+    return container == MPEGTS and _is_scrambled(path)
 
 
-def _has_encrypted_entry(path: Path) -> bool:
+def _has_encrypted_entry(path: Path, part: Part) -> bool:
     """Whether the description of a track in an mp4 file names an encrypted kind of pictures (ISO 14496-12, 8.12)."""
+    moov = next(((start, end) for kind, start, end in atoms(path, part) if kind == b"moov"), None)
+    if moov is None:
+        return False
     with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = 0
-        while position + 8 <= end:
-            file.seek(position)
-            header = file.read(16)
-            size = int.from_bytes(header[:4], "big")
-            size = int.from_bytes(header[8:16], "big") if size == 1 else size or end - position
-            if header[4:8] == b"moov":
-                file.seek(position)
-                moov = file.read(min(size, 1 << 20))  # descriptions come before the tables of samples
-                at = moov.find(b"encv")
-                return at > 0 and moov.find(b"sinf", at, at + 4096) > 0
-            if size < 8:
-                return False
-            position += size
-    return False
+        file.seek(moov[0])
+        data = file.read(min(moov[1] - moov[0], 1 << 20))  # descriptions come before the tables of samples
+    at = data.find(b"encv")
+    return at > 0 and data.find(b"sinf", at, at + 4096) > 0
 
 
 def _is_scrambled(path: Path) -> bool:

@@ -38,10 +38,11 @@ def write_video(
     start_s: float = 0.0,
     muxer: dict[str, str] | None = None,
     encoder: dict[str, str] | None = None,
+    title: str | None = None,
 ) -> Path:
     """Write a video whose frame i shows number i from i / fps, or from `times[i]` seconds, on.
 
-    `audio_s` adds that many seconds of a tone, `start_s` shifts all pictures. Skips the test when this PyAV
+    `audio_s` adds that many seconds of a tone, `start_s` shifts all pictures, `title` names the track. Skips the test when this PyAV
     has no such encoder.
     """
     import av
@@ -56,6 +57,8 @@ def write_video(
         stream.pix_fmt = pixels
         stream.codec_context.time_base = base
         stream.codec_context.gop_size = gop
+        if title is not None:
+            stream.metadata["title"] = title
         sound = _tone(out, audio_s) if audio_s else iter(())
         for number, time_s in enumerate(times):
             frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24").reformat(format=pixels)

@@ -6,6 +6,8 @@ import itertools
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +374,44 @@ def test_encrypted_files_are_called_so(tmp_path: Path) -> None:
     for path in (film, stream):
         with pytest.raises(MediaError, match=r"^encrypted: its pictures cannot be read"):
             PyavSource(path, options())
+
+
+def common_encryption(folder: Path) -> Path:
+    keys = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
+    return media.write_video(folder / "a.mp4", frames=10, size=SMALL, muxer=keys)
+
+
+def encrypted_matroska(folder: Path, *, with_id: bool) -> Path:
+    """In the place of the name of the track, as long as that."""
+    path = media.write_video(folder / "a.mkv", frames=10, size=SMALL, title="x" * 60)
+    algorithm = b"\x47\xe1\x81\x05" + (b"\x47\xe2\x88" + b"identity" if with_id else b"")
+    encoding = b"\x50\x33\x81\x01" + b"\x50\x35" + bytes([0x80 | len(algorithm)]) + algorithm
+    inner = b"\x62\x40" + bytes([0x80 | len(encoding)]) + encoding
+    element = b"\x6d\x80" + bytes([0x80 | len(inner)]) + inner
+    name = b"\x53\x6e\xbc" + b"x" * 60
+    void = b"\xec" + bytes([0x80 | len(name) - len(element) - 2])
+    data = path.read_bytes()
+    assert name in data
+    path.write_bytes(data.replace(name, (element + void).ljust(len(name), b"\0")))
+    return path
+
+
+def protected_asf(folder: Path) -> Path:
+    path = media.write_video(folder / "a.wmv", "wmv2", frames=10, size=SMALL)
+    codecs = bytes.fromhex("4052d1861d31d011a3a400a0c90348f6")
+    data = path.read_bytes()
+    assert codecs in data
+    path.write_bytes(data.replace(codecs, bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e")))
+    return path
+
+
+@pytest.mark.parametrize(
+    "made",
+    [common_encryption, partial(encrypted_matroska, with_id=True), partial(encrypted_matroska, with_id=False), protected_asf],
+)  # fmt: skip
+def test_every_kind_of_encryption_is_called_so(tmp_path: Path, made: Callable[[Path], Path]) -> None:
+    with pytest.raises(MediaError, match=r"^encrypted: its pictures cannot be read"):
+        open_pyav(made(tmp_path), options())
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.avi", "a.ts", "a.mpg", "a.mp4"])
