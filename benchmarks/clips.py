@@ -2,7 +2,7 @@
 
     python benchmarks/clips.py FOLDER
 
-The truth is what indexing decodes: PyavSource's pictures at their times, drawn as frames for an encoder. A clip is wrong
+The truth is what indexing decodes: its source's pictures at their times, drawn as frames for an encoder. A clip is wrong
 when the number of pictures, a time (over 2 ms), the size, or a picture (mean difference over 6 of 255, H.264 at crf 20
 and 4:2:0 included) differ. Exit status 1 when any is wrong.
 """
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from vsearch.errors import VsearchError
 from vsearch.indexer.clip import export_clip, fitting
 from vsearch.indexer.decode import DecodeOptions
-from vsearch.indexer.decode_pyav import PyavSource
+from vsearch.indexer.decode_joined import open_pyav
 from vsearch.indexer.picture import FrameShape
 from vsearch.indexer.sniff import container_of, read_head
 
@@ -88,7 +88,7 @@ def _three_cuts(video: Path) -> Iterator[tuple[int, int, float, float, str | Non
 
 def _pictures(path: Path) -> Iterator[Picture]:
     """All of a file, read from its beginning, without seeking."""
-    source = PyavSource(path, DecodeOptions(fps=float("inf"), shape=SHAPE))
+    source = open_pyav(path, DecodeOptions(fps=float("inf"), shape=SHAPE))
     try:
         for shown in source.frames(lambda: 0.0):
             yield shown.start_s * 1000, shown.image
@@ -98,7 +98,7 @@ def _pictures(path: Path) -> Iterator[Picture]:
 
 def _times(path: Path) -> tuple[list[float], tuple[int, int]]:
     """Times in ms of all pictures, and the size of them as shown."""
-    source = PyavSource(path, DecodeOptions(fps=float("inf"), shape=SHAPE))
+    source = open_pyav(path, DecodeOptions(fps=float("inf"), shape=SHAPE))
     try:
         return [s.start_s * 1000 for s in source.frames(lambda: 0.0)], (source.info.width, source.info.height)
     finally:
@@ -107,7 +107,7 @@ def _times(path: Path) -> tuple[list[float], tuple[int, int]]:
 
 def _expected(video: Path, start_ms: int, end_ms: int) -> list[Picture]:
     """What is on screen in [start_ms, end_ms), from the clip's beginning; the first is held from before, or begins it."""
-    source = PyavSource(video, DecodeOptions(fps=float("inf"), shape=SHAPE))
+    source = open_pyav(video, DecodeOptions(fps=float("inf"), shape=SHAPE))
     try:
         pictures: list[Picture] = []
         for shown in source.frames(lambda: 0.0):

@@ -124,13 +124,13 @@ class Previews:
 
         if not self._slots.acquire(timeout=WAIT_S):
             raise HTTPException(503, "other previews are being made; try again")
-        try:  # export_clip's temporary name is one a folder: each cutting gets a folder of its own
+        try:  # in a folder of its own, where another's _make_room does not see it before it is open
             with tempfile.TemporaryDirectory(dir=self._folder.name) as own:
                 made = Path(own) / path.name
                 word = export_clip(video.path, made, start_ms, end_ms)
                 if word is not None:
                     self._words[path.name] = word
-                file = made.open("rb")  # before another's _make_room can see it
+                file = made.open("rb")
                 os.replace(made, path)
                 return file
         finally:
