@@ -9,7 +9,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev .dev/vsearch
 	$(BIN)/ruff check .

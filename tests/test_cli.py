@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -218,31 +215,3 @@ def test_two_runs_at_once_are_told_and_a_query_works_meanwhile(
         assert second.returncode == 2
         assert str(os.getpid()) in second.stderr
         assert vsearch("query", "anything").returncode == 0
-
-
-def test_ctrl_c_stops_soon_and_the_next_run_goes_on(tmp_path: Path, tiny_model: Path, vsearch) -> None:
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for i in range(40):
-        make_video(folder / f"{i:02}.mp4", [((5 * i, 90, 200 - 5 * i), 20)])
-    environment = {**os.environ, "VSEARCH_LIBRARY": str(tmp_path / "library"), "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(
-        [sys.executable, "-m", "vsearch", "index", str(folder), "--model", str(tiny_model), "--progress", "json"],
-        stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
-    )  # fmt: skip
-    assert run.stderr is not None
-    for line in run.stderr:
-        if json.loads(line)["videos_done"] >= 2:
-            break
-    os.killpg(run.pid, signal.SIGINT)
-    begin = time.monotonic()
-    rest = run.stderr.read()
-    assert run.wait(timeout=30) == 130
-    assert time.monotonic() - begin < 20  # the promise is 2 s; a loaded test machine gets more
-    assert "Traceback" not in rest
-    done = json.loads(vsearch("status", "--json").stdout)["videos"]["indexed"]
-    assert 2 <= done < 40
-    assert vsearch("query", "anything").returncode == 0
-    after = json.loads(vsearch("index", folder, "--json").stdout)
-    assert (after["unchanged"], after["indexed"]) == (done, 40 - done)

@@ -503,7 +503,10 @@ def test_no_video_is_lost_or_doubled_whatever_happens_to_the_files(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, str, str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("any") / "videos"
-    for kept in (folder / "keep", folder / "s" / "keep"):  # an empty folder is taken for one that is not mounted
+    for kept in (
+        folder / "keep",
+        folder / "s" / "keep",
+    ):  # an empty folder is taken for one that is not mounted
         kept.parent.mkdir()
         kept.write_text(f"always here, in {kept.parent.name}")
     with Library.open(folder.parent / "lib", create=True) as library:
