@@ -28,7 +28,6 @@ from vsearch.indexer.moments import embedder, register
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import Encoder, ZeroShotHead, load_backbone, plan_windows
 from vsearch.models.checkpoint import save
-from vsearch.models.cpu_temporal import multiplies_bfloat16
 from vsearch.models.encoder import normalise
 from vsearch.models.frame_side import FrameSide
 from vsearch.models.recipe import load_recipe
@@ -86,8 +85,7 @@ def main() -> None:
     flop = head_flop(options.recipe, 16, head.card.dim) * done.moments
     if flop:
         print(
-            f"products of the head: {flop / 1e9:.0f} GFLOP, {flop / parts['the head'] / 1e9:.0f} GFLOP/s a core; "
-            f"bfloat16 where it fits: {multiplies_bfloat16()}"
+            f"products of the head: {flop / 1e9:.0f} GFLOP, {flop / parts['the head'] / 1e9:.0f} GFLOP/s a core"
         )
     print(f"moments and those of the layers as trained: cosine {cosine:.7f} or more")
     top = [{hit.path for hit in answer.hits} for answer in (before, after)]

@@ -108,7 +108,7 @@ def random_model(architecture: str, folder: Path) -> str:
 
 def check_precision(backbone: Any, place: str) -> None:
     from vsearch.models import load_backbone
-    from vsearch.models.gpu import Lane
+    from vsearch.models.runtime.gpu import Lane
 
     frames = noise(backbone, 8, 2)
     backbone.arrange()

@@ -57,7 +57,6 @@ def adopt(
         encoder_id = register_head(library, former.backbone, head.identity, spec)
         renew_moments(library, encoder_id)
         sets = len({video.fingerprint for video in library.videos("indexed", "partial")})
-        head.arrange()
         embed: Callable[..., Any] = head.embed_windows  # stored moments have what it asks of windows
         with side_by_side() as lanes:
             generation = library.publish_update(encoder_id, embed=embed, each=_counted(lanes, sets, told))

@@ -1,23 +1,10 @@
-"""How many processor cores this process may use, and how many decoders that is."""
+"""How many decoders work at once."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
-
-
-def available_cores() -> int:
-    """At least one: the machine's, fewer where an affinity or a container's limit says so."""
-    cores = os.cpu_count() or 2
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        cores = min(cores, len(os.sched_getaffinity(0)))
-    return max(1, math.ceil(min(cores, _cgroup_limit())))
+from vsearch.cores import available_cores
 
 
 def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") -> int:
@@ -31,32 +18,3 @@ def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") ->
     if devices[0].startswith("cuda"):
         return max(1, min(32, cores - len(devices)))
     return min(8, cores)
-
-
-def _cgroup_limit() -> float:
-    """Cores that this process's control groups grant; infinity where they say nothing."""
-    limit = math.inf
-    for folder in _cgroup_folders():
-        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-            if (folder / "cpu.max").exists():  # version 2
-                quota, period = (folder / "cpu.max").read_text().split()
-            else:
-                quota = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
-            if quota != "max" and float(quota) > 0:
-                limit = min(limit, float(quota) / float(period))
-    return limit
-
-
-def _cgroup_folders() -> list[Path]:
-    """Those that may hold a limit on processor time: its own, and all above."""
-    folders = [_CGROUPS, _CGROUPS / "cpu"]  # what a container sees
-    with contextlib.suppress(OSError):
-        for line in _OWN_CGROUP.read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            top = _CGROUPS / "cpu" if controllers else _CGROUPS
-            own = top / name.strip("/")
-            folders += [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
-    return folders

@@ -12,6 +12,7 @@ end before both have started, and a core that a decoder holds delays one batch i
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.cores import available_cores
 from vsearch.indexer.decode_pool import Event, FrameChunk, JobDone, JobFailed
 from vsearch.indexer.heap import give_back
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 Vectors = npt.NDArray[np.float16]
 
-_MAX_LANES = 4  # more would only hold more batches in memory
 _GATHERED = 256  # batches of a video whose vectors are joined at once
 _GIVE_BACK_EVERY = 256  # batches: some ten seconds and more
 
@@ -41,32 +42,22 @@ class Lanes:
 
     Several backbones, replicas of one on several devices, share the batches: each takes the next as it comes free.
     Not more than two batches a lane wait or are in work: `submit` blocks, and so do the decoders in the end.
-    `graphs`: see `models.gpu.Lane`; so far benchmarks/gpu.py alone asks for it.
     """
 
-    def __init__(self, *backbones: Backbone, graphs: bool = False) -> None:
-        import torch
+    def __init__(self, *backbones: Backbone) -> None:
+        from vsearch.models.runtime.gpu import LANES, Lane
+        from vsearch.models.runtime.towers import lanes
 
-        from vsearch.models.gpu import LANES, Lane
-
-        self._threads = torch.get_num_threads()
         self.frames_together = backbones[0].frames_together
         for backbone in backbones:
             backbone.arrange()
-        count = LANES * len(backbones)
-        if backbones[0].device == "cpu":
-            count = max(len(backbones), min(_MAX_LANES, self._threads))
+        count = lanes() if backbones[0].device == "cpu" else LANES * len(backbones)
         self._free: SimpleQueue[Lane] = SimpleQueue()  # a lane for each thread
         for i in range(count):
-            self._free.put(Lane(backbones[i % len(backbones)], graphs))
+            self._free.put(Lane(backbones[i % len(backbones)]))
         self._room = threading.Semaphore(2 * count)
         self._fault: BaseException | None = None
-        self._pool = ThreadPoolExecutor(
-            count,
-            "vsearch-encoder",
-            initializer=torch.set_num_threads,
-            initargs=(max(1, self._threads // count),),
-        )
+        self._pool = ThreadPoolExecutor(count, "vsearch-encoder", initializer=_share_cores, initargs=(count,))
 
     def submit(self, frames: npt.NDArray[np.uint8]) -> Future[Vectors]:
         """(n, S, S, 3) -> (n, D) float16, as they are stored. Raises what encoding an earlier batch raised."""
@@ -94,10 +85,14 @@ class Lanes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import torch
-
         self._pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self._threads)  # what a lane has set counts for threads to come, too
+        _share_cores(1)  # what a lane has set counts for threads to come, too
+
+
+def _share_cores(lanes: int) -> None:
+    """Where towers run by torch, in the calling thread each of so many lanes takes its share of the cores."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(max(1, available_cores() // lanes))
 
 
 class VideoFrames:

@@ -24,8 +24,8 @@ import numpy as np
 from vsearch.errors import VsearchError
 from vsearch.indexer.still import FORMATS, is_picture
 from vsearch.indexer.training_frames import VideoFolder, files_below
-from vsearch.models.backbone import Preprocess
 from vsearch.models.datasets import read_dataset
+from vsearch.models.preprocess import Preprocess
 
 SIZE, PICTURES = 256, 6
 

@@ -16,7 +16,7 @@ from vsearch.models.datasets import Clip
 if TYPE_CHECKING:
     from vsearch.library import Library
     from vsearch.models import Backbone
-    from vsearch.models.backbone import Preprocess
+    from vsearch.models.preprocess import Preprocess
     from vsearch.models.recipe import Recipe
     from vsearch.models.samples import FrameSource
 

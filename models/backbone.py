@@ -14,13 +14,12 @@ A name is one of
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError
-from vsearch.models.gpu import enough_memory, low_precision, on_device
+from vsearch.models.preprocess import Preprocess, identity_of, preprocess_of
+from vsearch.models.runtime.gpu import enough_memory, low_precision, on_device
+from vsearch.models.runtime.towers import Towers
 
 if TYPE_CHECKING:
     import torch
@@ -36,19 +37,12 @@ if TYPE_CHECKING:
 MINI_DIR = Path(__file__).parent / "mini"
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a frame becomes a tower's input: size in pixels, RGB mean and std of values in 0..1."""
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"  # 'shortest' (then centre crop), 'squash' or 'longest' (then pad)
-
-
 class Backbone:
-    """A loaded backbone. `identity` = architecture + weights hash + preprocessing."""
+    """A backbone on a device. `identity` = architecture + weights hash + preprocessing.
+
+    On the CPU its towers run by ONNX Runtime where they are exported; the torch model is then loaded by whoever asks
+    for it (`clip`), to train on it or to read its layers.
+    """
 
     frames_together = 1  # how many frames of a video its image side sees at once
 
@@ -60,43 +54,82 @@ class Backbone:
         pre: Preprocess,
         device: str,
         half: str = "bfloat16",
+        sources: Sequence[Path] = (),
     ) -> None:
-        """`half`: what the image side computes in on a GPU that has it, 'bfloat16' (range) or 'float16' (digits)."""
-        import torch
-
+        """`half`: what the image side computes in on a GPU that has it, 'bfloat16' (range) or 'float16' (digits).
+        `sources`: files on this machine that it was loaded from."""
         self.name = name
         self.preprocess = pre
         self.device = device
-        self.tokenizer = tokenizer
         self.identity = identity_of(name, {k: v.cpu().numpy() for k, v in clip.state_dict().items()}, pre)
-        self.clip = clip.eval().requires_grad_(False).to(device)
+        self._towers: Towers | None = None
         self._half = half
-        self._low = low_precision([device], half)
-        self._arranged: tuple[int, torch.nn.Module] | None = (
-            None  # version of the weights, tower for the device
-        )
-        self._arranging = threading.Lock()
+        self._sources = sources
+        self._take(clip, tokenizer)
         self.dim = int(self.encode_texts(["a"]).shape[1])
+
+    @classmethod
+    def exported(cls, name: str, towers: Towers, load: Callable[[], Backbone]) -> Backbone:
+        """The backbone of these towers, on the CPU. `load` gives it with its torch model."""
+        backbone = cls.__new__(cls)
+        backbone.name, backbone.preprocess, backbone.device = name, towers.preprocess, "cpu"
+        backbone.identity, backbone.dim = towers.identity, towers.dim
+        backbone._towers, backbone._load, backbone._clip, backbone._low = towers, load, None, None
+        return backbone
+
+    def _take(self, clip: torch.nn.Module, tokenizer: Callable[..., torch.Tensor]) -> None:
+        import torch
+
+        self._clip: torch.nn.Module | None = clip.eval().requires_grad_(False).to(self.device)
+        self._tokenizer = tokenizer
+        self._low = low_precision([self.device], self._half)
+        self._arranged: torch.nn.Module | None = None  # the image side, arranged for a GPU
         # (x / 255 - mean) / std as one multiply-add on raw bytes, shape (1, 3, 1, 1)
-        std = torch.tensor(pre.std).view(1, 3, 1, 1)
-        self._scale = (1 / (255 * std)).to(device)
-        self._shift = (-torch.tensor(pre.mean).view(1, 3, 1, 1) / std).to(device)
+        std = torch.tensor(self.preprocess.std).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * std)).to(self.device)
+        self._shift = (-torch.tensor(self.preprocess.mean).view(1, 3, 1, 1) / std).to(self.device)
+
+    @property
+    def clip(self) -> torch.nn.Module:
+        """The torch model. Raises ModelError when it can no longer be loaded."""
+        if self._clip is None:
+            loaded = self._load()
+            if loaded.identity != self.identity:
+                raise ModelError(
+                    f"model {self.name!r} is no longer what it was: {loaded.identity}, not {self.identity}"
+                )
+            self._half, self._sources = loaded._half, loaded._sources
+            self._take(loaded.clip, loaded.tokenizer)
+        assert self._clip is not None
+        return self._clip
+
+    @property
+    def tokenizer(self) -> Callable[..., torch.Tensor]:
+        """N sentences -> (N, L) token numbers."""
+        _ = self.clip
+        return self._tokenizer
 
     def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(N, S, S, 3) uint8 RGB, already of the preprocessing's size -> (N, D) float32, not normalised."""
+        if self._towers is not None:
+            with self._or_torch():
+                return self._towers.encode_frames(frames)
         import torch
 
         with torch.inference_mode():
             return self.encode_pixels(on_device(frames, self.device)).cpu().numpy()
 
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The same for frames on the device, with vectors that stay there. In inference mode; waits for nothing."""
+        """The same by torch for frames on the device, with vectors that stay there. In inference mode; waits for
+        nothing."""
         import torch
 
+        clip = self.clip
+        image_side: Any = self._arranged or clip
         with self._precision():
             # A permuted NHWC array is channels-last in memory: the layout convolutions like best, at no copy.
             x = torch.addcmul(self._shift, pixels.permute(0, 3, 1, 2).float(), self._scale)  # (N, 3, S, S)
-            vectors: torch.Tensor = self._image_side().encode_image(x).float()
+            vectors: torch.Tensor = image_side.encode_image(x).float()
             return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -104,60 +137,59 @@ class Backbone:
 
         In float32 on every device: they are few, and their vectors are kept for machines of another kind.
         """
+        # Whoever has the torch model may have trained its text side.
+        if self._clip is None and self._towers is not None and self._towers.reads_texts:
+            with self._or_torch():
+                return self._towers.encode_texts(texts)
         import torch
 
         with torch.inference_mode():
             tokens = self.tokenizer(list(texts)).to(self.device)  # (N, 77)
             return self.clip.encode_text(tokens).float().cpu().numpy()  # type: ignore[operator]
 
-    def arrange(self) -> None:
-        """Before encoding many frames: make a faster arrangement of the image side (`cpu_tower`, `gpu_tower`).
+    @contextmanager
+    def _or_torch(self) -> Iterator[None]:
+        """Towers that are damaged are done without from now on: torch has the weights, or says what is wrong."""
+        try:
+            yield
+        except ModelError:
+            self._towers = None
 
-        It takes as long as some dozens of frames, so single pictures do without.
-        """
-        if self._arranged is None:
-            self._arrange()
+    def arrange(self) -> None:
+        """Before encoding many frames: have the towers exported (CPU), or make a faster arrangement of the image side
+        (GPU). It takes as long as some dozens of frames, so single pictures do without."""
+        if self._low is not None:
+            from vsearch.models.runtime.gpu_tower import for_gpu
+
+            self._arranged = self._arranged or for_gpu(self.clip, self._low)
+        elif self._towers is None and self.device == "cpu":
+            from vsearch.models.runtime.export import write_towers
+            from vsearch.models.runtime.kept import keep_towers
+
+            def write(folder: Path) -> None:
+                write_towers(folder, self.clip, self.tokenizer, self.preprocess, self.identity)
+
+            self._towers = keep_towers(self.identity, self._sources, write)
 
     def replicas(self, devices: Sequence[str]) -> list[Backbone]:
         """This one, which is on the first of `devices`, and a copy of it for each of the others.
 
         All in the precision that the least of the devices has, so a vector does not depend on where it was made.
         """
-        self._low, self._arranged = low_precision(devices, self._half), None
+        if len(devices) > 1:
+            self._low, self._arranged = low_precision(devices, self._half), None
         return [self, *(self._on(device) for device in devices[1:])]
 
     def _on(self, device: str) -> Backbone:
         import torch
 
-        shared = {id(self.tokenizer): self.tokenizer, id(self._arranging): threading.Lock()}
-        twin = copy.deepcopy(self, shared)
+        twin = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
         twin.device = device
         with enough_memory(device, "this model"):
             for name, part in list(vars(twin).items()):
                 if isinstance(part, (torch.nn.Module, torch.Tensor)):
                     setattr(twin, name, part.to(device))
         return twin
-
-    def _image_side(self) -> Any:
-        """What encodes frames."""
-        if self._arranged is None:
-            return self.clip
-        from vsearch.models.cpu_tower import weights_version
-
-        with self._arranging:
-            if self._arranged[0] != weights_version(self.clip.visual):  # type: ignore[arg-type]
-                self._arrange()
-            return self._arranged[1]
-
-    def _arrange(self) -> None:
-        from vsearch.models.cpu_tower import for_cpu, weights_version
-        from vsearch.models.gpu_tower import for_gpu
-
-        version = weights_version(self.clip.visual)  # type: ignore[arg-type]
-        if self._low is None:
-            self._arranged = version, for_cpu(self.clip, self.preprocess.size)
-        else:
-            self._arranged = version, for_gpu(self.clip, self._low)
 
     def _precision(self) -> AbstractContextManager[Any]:
         import torch
@@ -168,12 +200,30 @@ class Backbone:
         return torch.autocast(self.device.partition(":")[0], dtype=self._low, cache_enabled=False)
 
 
-def load_backbone(name: str = "mini", device: str = "auto") -> Backbone:
-    """Load the backbone of that name (see the module's text).
+def load_backbone(name: str = "mini", device: str = "auto", identity: str | None = None) -> Backbone:
+    """Load the backbone of that name (see the module's text), or make ready for it: on the CPU without torch, where its
+    towers are exported. `identity`: which one it is, where that is known.
 
     Raises ModelError: unknown name, missing or unfitting weights, no such device, no network for a download.
     """
     device = resolve_device(device)
+    if device == "cpu" and (towers := exported_towers(name, identity)):
+        return Backbone.exported(name, towers, lambda: _load(name, "cpu"))
+    return _load(name, device)
+
+
+def exported_towers(name: str, identity: str | None = None) -> Towers | None:
+    """The towers of the built-in model, or those kept of a model of this identity."""
+    if name == "mini":
+        return Towers(MINI_DIR)
+    if identity is None:
+        return None
+    from vsearch.models.runtime.kept import kept_towers
+
+    return kept_towers(identity)
+
+
+def _load(name: str, device: str) -> Backbone:
     with _quiet(), enough_memory(device, "this model"):
         return load_mini(device=device) if name == "mini" else _load_open_clip(name, device)
 
@@ -194,7 +244,7 @@ def outline(name: str) -> torch.nn.Module:
             )
     except Exception:  # what cannot be built so is loaded, or says why it cannot be
         with torch.device("cpu"):
-            return load_backbone(name, "cpu").clip.to("meta")
+            return _load(name, "cpu").clip.to("meta")
 
 
 def resolve_device(device: str) -> str:
@@ -202,14 +252,14 @@ def resolve_device(device: str) -> str:
 
     Raises ModelError.
     """
-    import torch
-
     if "," in device:
         raise ModelError(f"device {device!r}: only `vsearch index` works on several devices; give one")
+    if device == "cpu" or (device == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        return device
     kind, _, number = device.partition(":")
     if kind != "cuda" or (device != "cuda" and not number.isdecimal()):
         raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
@@ -218,6 +268,17 @@ def resolve_device(device: str) -> str:
     if number and int(number) >= torch.cuda.device_count():
         raise ModelError(f"there is no {device}: this machine has {torch.cuda.device_count()} CUDA devices")
     return f"cuda:{int(number)}" if number else device
+
+
+def _may_have_gpu() -> bool:
+    """Whether asking torch is worth the seconds that it takes to import: a driver of a GPU is there, or torch is."""
+    drivers = (
+        "/dev/nvidiactl",
+        "/dev/dxg",
+        "/dev/kfd",
+        "/dev/nvmap",
+    )  # NVIDIA, its cards in WSL, AMD, Jetson
+    return "torch" in sys.modules or any(os.path.exists(path) for path in drivers)
 
 
 def resolve_devices(devices: str) -> list[str]:
@@ -294,7 +355,16 @@ def _load_open_clip(name: str, device: str) -> Backbone:
         raise ModelError(
             f"cannot load model {name!r}: {first_line[:300]} (no network? give a local file or folder instead)"
         ) from fault
-    return Backbone(name, clip, tokenizer, preprocess_of(open_clip.get_model_preprocess_cfg(clip)), device)
+    pre = preprocess_of(open_clip.get_model_preprocess_cfg(clip))
+    return Backbone(name, clip, tokenizer, pre, device, sources=_files_of(name))
+
+
+def _files_of(name: str) -> list[Path]:
+    """The files on this machine that a model of that name is read from; none where open_clip keeps them."""
+    if (folder := Path(name)).is_dir():
+        return sorted(path.resolve() for path in folder.iterdir() if path.is_file())
+    file = Path(name.partition(":")[2])
+    return [file.resolve()] if file.is_file() else []
 
 
 def _architecture(name: str) -> tuple[str, str, dict[str, Any]]:
@@ -324,21 +394,6 @@ def _architecture(name: str) -> tuple[str, str, dict[str, Any]]:
     return arch, tag, kwargs
 
 
-def preprocess_of(cfg: Mapping[str, Any]) -> Preprocess:
-    """open_clip's preprocessing settings, in our words. Raises ModelError for pictures that are not square."""
-    size = cfg["size"]
-    if isinstance(size, (list, tuple)):
-        if len(set(size)) != 1:
-            raise ModelError(
-                f"this model takes pictures of {size[0]}x{size[1]}; only square inputs are supported"
-            )
-        size = size[0]
-    return Preprocess(
-        int(size), tuple(cfg["mean"]), tuple(cfg["std"]), cfg.get("interpolation", "bicubic"),
-        cfg.get("resize_mode", "shortest"),
-    )  # fmt: skip
-
-
 def _agreed_preprocess(arch: str) -> dict[str, Any]:
     """The preprocessing that all pretrained tags of an architecture share (open_clip issue #1068)."""
     import open_clip
@@ -356,14 +411,3 @@ def _agreed_preprocess(arch: str) -> dict[str, Any]:
             "give a folder with open_clip_config.json and the weights instead"
         )
     return seen[0] if seen else {}
-
-
-def identity_of(name: str, state: Mapping[str, npt.NDArray[Any]], pre: Preprocess) -> str:
-    """Name, and a hash over preprocessing and weights as they are in memory, which is how they count."""
-    digest = hashlib.blake2b(digest_size=12)
-    digest.update(json.dumps(asdict(pre), sort_keys=True).encode())
-    for key, array in sorted(state.items()):
-        digest.update(f"{key}{tuple(array.shape)}torch.{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    label = Path(name).name if Path(name).exists() else name.partition(":")[0] if ":/" in name else name
-    return f"{label}@{digest.hexdigest()}"

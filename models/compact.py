@@ -45,25 +45,26 @@ def load_compact(path: Path) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(value) for name, value in load_compact_arrays(path).items()}
 
 
-def load_compact_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The same as NumPy arrays, without torch; any safetensors file will do. Raises ModelError as well."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def load_compact_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The same as NumPy arrays, without torch; any safetensors file will do. `names`: those alone, where they are
+    there. Raises ModelError as well."""
+    from safetensors import SafetensorError, safe_open
 
+    state: dict[str, npt.NDArray[Any]] = {}
     try:
-        stored = load_file(str(path))
+        with safe_open(str(path), "np") as file:
+            stored = set(file.keys())
+            for name in sorted(stored if names is None else stored.intersection(names)):
+                if name.endswith(_SCALE):
+                    continue
+                value = file.get_tensor(name)
+                if np.issubdtype(value.dtype, np.floating) or name + _SCALE in stored:
+                    value = value.astype(np.float32, copy=False)
+                if name + _SCALE in stored:
+                    value *= file.get_tensor(name + _SCALE).reshape(-1, *[1] * (value.ndim - 1))
+                state[name] = value
     except (OSError, SafetensorError) as fault:
         raise ModelError(f"cannot read model weights {path}: {fault}; install vsearch again") from fault
-    state: dict[str, npt.NDArray[Any]] = {}
-    for name, value in stored.items():
-        if name.endswith(_SCALE):
-            continue
-        floating = np.issubdtype(value.dtype, np.floating)
-        scale = stored.get(name + _SCALE)
-        if scale is not None:
-            state[name] = value.astype(np.float32) * scale.reshape(-1, *[1] * (value.ndim - 1))
-        else:
-            state[name] = value.astype(np.float32) if floating else value
     return state
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.models.backbone import Backbone, load_backbone, mini_calibration
+from vsearch.models.backbone import Backbone, exported_towers, load_backbone, mini_calibration
 
 Vectors = npt.NDArray[np.floating[Any]]
 
@@ -48,12 +48,6 @@ class Head(Protocol):
     ) -> npt.NDArray[np.float32]: ...
 
     def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]: ...
-
-
-class TextSide(Protocol):
-    """What a plain head needs of a backbone for sentences."""
-
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
 
 
 class TextEncoder(Protocol):
@@ -96,7 +90,7 @@ class ZeroShotHead:
         unit = normalise(frames)
         return normalise(np.stack([unit[w.first_frame : w.last_frame].mean(axis=0) for w in windows]))
 
-    def embed_texts(self, texts: Sequence[str], backbone: TextSide) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: Sequence[str], backbone: Backbone) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors."""
         per_template = [
             normalise(backbone.encode_texts([t.format(text) for text in texts])) for t in self.templates
@@ -132,12 +126,21 @@ class Encoder:
 
 def load_encoder(spec: dict[str, Any], device: str = "auto") -> Encoder:
     """The encoder that a library's spec names. The caller compares identities."""
-    backbone = load_backbone(spec["model"], device)
+    backbone = load_backbone(spec["model"], device, spec.get("backbone"))
     if "checkpoint" in spec["head"]:
         from vsearch.models.trained_head import restored_encoder
 
         return restored_encoder(spec["head"], backbone)
     return Encoder(backbone, load_head(spec["head"]))
+
+
+def load_quick_encoder(spec: dict[str, Any]) -> Encoder | None:
+    """The encoder that a library's spec names, if it embeds sentences without torch on this machine; else None. The
+    caller compares identities."""
+    if spec["head"]["recipe"] != "zero-shot":
+        return None
+    towers = exported_towers(spec["model"], spec.get("backbone"))
+    return load_encoder(spec, "cpu") if towers is not None and towers.reads_texts else None
 
 
 def load_head(spec: dict[str, Any]) -> Head:

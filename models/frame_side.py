@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,6 @@ from vsearch.models.encoder import Vectors, Window, normalise
 
 if TYPE_CHECKING:
     import torch
-
-    from vsearch.models.cpu_temporal import Moments
 
 _OWN = "new.temporal."  # how a checkpoint's names of these layers begin
 
@@ -69,11 +66,12 @@ class FrameSide:
         """(T, D) stored frame vectors -> (M, D) float32 unit vectors, one a window.
 
         Windows of equally many frames go together, so that none is padded; `batch` windows at most, and about as many
-        each time: products of few rows are slower. Threads may call this at once, after `arrange`.
+        each time: products of few rows are slower. Threads may call this at once.
         """
         import torch
 
         from vsearch.models.samples import pick
+        from vsearch.models.temporal import pool
 
         found = np.zeros((len(windows), self.card.dim), np.float32)
         kinds: dict[int, list[int]] = {}
@@ -88,19 +86,12 @@ class FrameSide:
                 own = np.ascontiguousarray(frames[first[some, None] + picked])  # (B, t, D)
                 with torch.inference_mode():
                     video = torch.from_numpy(own).to(self.device).float()
-                    found[members[some]] = self._moments(video).cpu().numpy()
+                    whole = torch.ones(video.shape[:2], dtype=torch.bool, device=self.device)
+                    pooled = pool(
+                        self.layers(video, whole), whole, self.card.recipe.similarity.normalise_frames
+                    )
+                    found[members[some]] = pooled.cpu().numpy()
         return normalise(found)
-
-    def arrange(self) -> None:
-        """Bring the layers into the arrangement for this machine, which the first window would do otherwise."""
-        _ = self._moments
-
-    @cached_property
-    def _moments(self) -> Moments:
-        from vsearch.models.cpu_temporal import moments_of
-
-        normalise_frames = self.card.recipe.similarity.normalise_frames
-        return moments_of(self.layers, normalise_frames, self.card.dim, self.device)
 
 
 def load_frame_side(
@@ -129,7 +120,7 @@ def load_frame_side(
     except RuntimeError as fault:
         raise ModelError(f"{folder}: its weights do not fit the recipe it names") from fault
     where = torch.device(resolve_device(device))
-    return FrameSide(card, folder.resolve(), backbone, layers.to(where), where, window_s, overlap)
+    return FrameSide(card, folder.resolve(), backbone, layers.to(where).eval(), where, window_s, overlap)
 
 
 def refuse_unfit(card: Card, folder: Path) -> None:

@@ -23,7 +23,8 @@ from vsearch.models.datasets import Clip
 from vsearch.models.video_text import Batch
 
 if TYPE_CHECKING:
-    from vsearch.models.backbone import Backbone, Preprocess
+    from vsearch.models.backbone import Backbone
+from vsearch.models.preprocess import Preprocess
 
 Frames = npt.NDArray[Any]  # (N, S, S, 3) uint8 RGB, or (N, D) float vectors
 

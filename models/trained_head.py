@@ -45,7 +45,9 @@ class TunedBackbone(Backbone):
     """A backbone whose image side is a recipe's. Towers that look across frames see `frames_together` at a time."""
 
     def __init__(self, base: Backbone, model: VideoText, card: Card) -> None:
+        _ = base.clip
         self.__dict__.update(base.__dict__)
+        self._towers = None
         self.identity = f"{base.identity}*{card.identity}"
         self.frames_together = _together(card)
         self._model = model

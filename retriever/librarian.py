@@ -109,7 +109,7 @@ class Librarian:
 
     def _encoder(self, live: EncoderInfo) -> TextEncoder | None:
         """The library's encoder if it is at hand, or quick to load."""
-        from vsearch.models.quick_text import load_quick_encoder
+        from vsearch.models.encoder import load_quick_encoder
 
         found = self._encoders.get(live.identity)
         if found is None and self._device in ("auto", "cpu") and live.identity not in self._not_quick:

@@ -219,7 +219,7 @@ def text_encoder(live: EncoderInfo, loaded: TextEncoder | None = None, device: s
     if loaded is not None and loaded.identity == live.identity:
         return loaded
     if device in ("auto", "cpu"):
-        from vsearch.models.quick_text import load_quick_encoder
+        from vsearch.models.encoder import load_quick_encoder
 
         quick = load_quick_encoder(live.spec)
         if quick is not None and quick.identity == live.identity:

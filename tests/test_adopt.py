@@ -28,7 +28,6 @@ from vsearch.models import (
     Encoder,
     Window,
     ZeroShotHead,
-    cpu_temporal,
     load_backbone,
     load_encoder,
     plan_windows,
@@ -442,12 +441,9 @@ def test_a_tower_that_looks_across_frames_encodes_clips_as_training_saw_them(
 
 
 @pytest.mark.parametrize("recipe", ["efficient-prompt", "actionclip", "clip4clip", "clip4clip-seqlstm"])
-@pytest.mark.parametrize("precision", ["float32", "as here"])
 def test_windows_of_any_length_get_the_vectors_of_one_padded_batch(
-    recipe: str, precision: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, tmp_path: Path, model: Path
 ) -> None:
-    if precision == "float32":
-        monkeypatch.setattr(cpu_temporal, "multiplies_bfloat16", lambda: False)
     run = checkpoint(tmp_path / "run", model, recipe)
     head = load_trained_head(run, load_backbone(str(model), "cpu"))
     frames = np.random.default_rng(0).normal(0, 1, (90, 32)).astype(np.float16)
@@ -462,7 +458,5 @@ def test_windows_of_any_length_get_the_vectors_of_one_padded_batch(
     expected = side / np.linalg.norm(side, axis=1, keepdims=True)
     times = np.arange(90, dtype=np.int64) * 500
     found = head.embed_windows(frames, times, windows, batch=2)
-    if precision == "float32":
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert (found * expected).sum(1).min() >= 0.9999
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert head.embed_windows(frames, times, []).shape == (0, 32)

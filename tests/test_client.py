@@ -17,7 +17,7 @@ from tests.test_search import add_video
 from vsearch.errors import LibraryError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, reading
 from vsearch.models import ZeroShotHead
-from vsearch.models.quick_text import load_quick_encoder
+from vsearch.models.encoder import load_quick_encoder
 from vsearch.retriever import Answer
 
 

@@ -3,10 +3,8 @@ frames. What can be held without a GPU is held on the CPU in its place."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmarks import gpu as benchmark
 from tests.media import picture, write_video
@@ -27,8 +24,8 @@ from vsearch.indexer.picture import FrameShape
 from vsearch.library import Library
 from vsearch.models import load_backbone, resolve_devices
 from vsearch.models.backbone import Backbone, resolve_device
-from vsearch.models.gpu import Lane, low_precision, on_device, on_stream, own_stream
-from vsearch.models.gpu_tower import for_gpu
+from vsearch.models.runtime.gpu import low_precision, on_device, on_stream, own_stream
+from vsearch.models.runtime.gpu_tower import for_gpu
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
@@ -45,14 +42,11 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-@pytest.mark.parametrize("graphs", [False, pytest.param(True, marks=needs_gpu)])
 @pytest.mark.parametrize("device", DEVICES)
-def test_batches_side_by_side_give_the_vectors_of_one_after_the_other(
-    device: str, graphs: bool, tiny_model: Path
-) -> None:
+def test_batches_side_by_side_give_the_vectors_of_one_after_the_other(device: str, tiny_model: Path) -> None:
     plain, backbone = load_backbone(str(tiny_model), "cpu"), load_backbone(str(tiny_model), device)
     batches = [pictures(backbone, count, i) for i, count in enumerate([8] * 11 + [3])]
-    with Lanes(backbone, graphs=graphs) as lanes:
+    with Lanes(backbone) as lanes:
         results = [future.result() for future in [lanes.submit(batch) for batch in batches]]
     for batch, result in zip(batches, results, strict=True):
         found, expected = result.astype(np.float32), plain.encode_frames(batch)
@@ -185,7 +179,8 @@ def test_the_built_in_model_keeps_its_vectors_in_the_precision_of_gpus() -> None
     mini = load_backbone("mini", "cpu")
     frames = np.stack([picture(number, (224, 224)) for number in (0, 7, 100)])
     expected = mini.encode_frames(frames)
-    mini._low = getattr(torch, mini._half)  # the GPU's way, on the CPU
+    _ = mini.clip
+    mini._towers, mini._low = None, getattr(torch, mini._half)  # the GPU's way, on the CPU
     mini.arrange()
     found = mini.encode_frames(frames)
     assert (found != expected).any()
@@ -204,70 +199,6 @@ class Casts(TorchDispatchMode):
         if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
             self.shapes.append(tuple(args[0].shape))
         return func(*args, **(kwargs or {}))
-
-
-class Recorded(TorchDispatchMode):
-    """Stands for a CUDA graph: records operations, and replays them on the very tensors that it saw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps: list[tuple[Any, Any, Any, Any]] = []
-        self.replays = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.steps.append((func, args, kwargs or {}, out))
-        return out
-
-    def replay(self) -> None:
-        self.replays += 1
-        for func, args, kwargs, out in self.steps:
-            for kept, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-                if isinstance(kept, torch.Tensor) and kept.data_ptr() != new.data_ptr():
-                    kept.copy_(new)
-
-
-def recorded(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> list[Recorded]:
-    made: list[Recorded] = []
-
-    @contextlib.contextmanager
-    def graph(graph: Recorded, stream: Any, capture_error_mode: str) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
-        with graph:
-            yield
-        if fault:
-            raise fault
-        made.append(graph)
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    return made
-
-
-def test_a_captured_batch_is_replayed_with_the_frames_of_each(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone, graphs = load_backbone(str(tiny_model), "cpu"), recorded(monkeypatch)
-    lane = Lane(backbone, graphs=True)
-    batches = [pictures(backbone, count, i) for i, count in enumerate([4, 4, 2, 4])]
-    found = [
-        lane.encode(batch) for batch in batches
-    ]  # compared after all: none lies where the next is written
-    for batch, vectors in zip(batches, found, strict=True):
-        np.testing.assert_allclose(vectors, backbone.encode_frames(batch), rtol=0, atol=1e-6)
-    assert [graph.replays for graph in graphs] == [3]  # not for the batch of two
-
-
-def test_what_cannot_be_captured_is_encoded_all_the_same(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = load_backbone(str(tiny_model), "cpu")
-    assert recorded(monkeypatch, RuntimeError("operation not permitted when stream is capturing")) == []
-    lane = Lane(backbone, graphs=True)
-    for i in range(2):
-        batch = pictures(backbone, 4, i)
-        np.testing.assert_array_equal(lane.encode(batch), backbone.encode_frames(batch))
 
 
 def test_too_little_memory_is_said_in_a_sentence(tiny_model: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from tests.towers import small_clip
 from vsearch.errors import ModelError
-from vsearch.models.backbone import Backbone, Preprocess, load_backbone
+from vsearch.models.backbone import Backbone, load_backbone
+from vsearch.models.preprocess import Preprocess
 from vsearch.models.recipe import RECIPES, load_recipe, read_recipe, recipe_names
 from vsearch.models.video_text import Batch, VideoText
 

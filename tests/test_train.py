@@ -15,11 +15,12 @@ from tests.conftest import Vsearch
 from tests.shapes import write_corpus
 from tests.towers import sighted_clip, write_model
 from vsearch.errors import ModelError, VsearchError
-from vsearch.models.backbone import Backbone, Preprocess
+from vsearch.models.backbone import Backbone
 from vsearch.models.checkpoint import load, read_card
 from vsearch.models.datasets import Clip, Dataset, read_dataset
 from vsearch.models.encoder import Window
 from vsearch.models.evaluate import evaluate, refuse_leak
+from vsearch.models.preprocess import Preprocess
 from vsearch.models.recipe import RECIPES, Recipe, TemporalPart, load_recipe
 from vsearch.models.samples import Samples, ZipFrames, cached_vectors, collate, pick
 from vsearch.models.train import TrainOptions, hold_out, train

@@ -7,10 +7,11 @@ weights autocast always casts, and convolutions get them in the layout (channels
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import nn
-
-from vsearch.models.cpu_tower import twin
 
 # What layers of other classes do with their weights before multiplying may need all their digits.
 _CAST = (nn.Linear.forward, nn.Conv2d.forward, nn.MultiheadAttention.forward)
@@ -21,8 +22,10 @@ def for_gpu(clip: nn.Module, dtype: torch.dtype) -> nn.Module:
 
     `clip` itself stays as it was. The result does not follow later changes of its weights.
     """
-    arranged = twin(clip)
-    for part in arranged.visual.modules():
+    tensors = [*clip.parameters(), *clip.buffers()]
+    arranged = copy.deepcopy(clip, {id(tensor): tensor for tensor in tensors})  # of the same tensors
+    visual: Any = arranged.visual
+    for part in visual.modules():
         if type(part).forward in _CAST:
             for name, weight in list(part.named_parameters(recurse=False)):
                 layout = torch.channels_last if weight.dim() == 4 else torch.preserve_format
