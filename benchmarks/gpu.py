@@ -5,8 +5,8 @@
 FOLDER holds a few videos, which are decoded over and over. Models without a tag get random weights, which take as long as
 trained ones and need no network. For each model:
 
-- the encoder alone, fed with frames from memory through the same lanes as indexing, as indexing runs it and as CUDA
-  graphs; how far graphs' vectors are from those without, and half precision's from float32 on the CPU;
+- the encoder alone, fed with frames from memory through the same lanes as indexing, and how far half precision's vectors
+  are from those of float32 on the CPU;
 - by number of decoder processes: decoding alone, decoding and encoding together, its share of the encoder alone, and how
   busy the GPUs were meanwhile by NVIDIA's own count (needs nvidia-ml-py). Decoding is the limit where more processes help;
 - `vsearch index` as a whole (loading the model left out, the first pass over keyframes not) on up to 256 MB of FOLDER.
@@ -108,17 +108,11 @@ def random_model(architecture: str, folder: Path) -> str:
 
 def check_precision(backbone: Any, place: str) -> None:
     from vsearch.models import load_backbone
-    from vsearch.models.runtime.gpu import Lane
 
-    frames = noise(backbone, 8, 2)
+    frames = noise(backbone, 8, 1)[0]
     backbone.arrange()
-    plain, graphed = Lane(backbone), Lane(backbone, graphs=backbone.device != "cpu")
-    found = [plain.encode(batch) for batch in frames]
-    exact = load_backbone(place, "cpu").encode_frames(frames[1])
-    print(f"  cosine with float32 on the CPU: {cosine(found[1], exact):.5f} at least")
-    again = [graphed.encode(batch) for batch in frames]
-    how = f"cosine {cosine(again[1], found[1]):.7f} at least" if graphed.captured else "not captured"
-    print(f"  as CUDA graph, against without: {how}")
+    exact = load_backbone(place, "cpu").encode_frames(frames)
+    print(f"  cosine with float32 on the CPU: {cosine(backbone.encode_frames(frames), exact):.5f} at least")
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -133,24 +127,21 @@ def noise(backbone: Any, batch: int, count: int) -> list[np.ndarray]:
 
 
 def encoder_alone(backbones: Sequence[Any], batch: int, seconds: float) -> float:
-    """Frames a second as indexing encodes them; prints those of CUDA graphs as well."""
+    """Frames a second as indexing encodes them."""
     from vsearch.indexer.encoding import Lanes
 
-    rates = []
     batches = noise(backbones[0], batch, 8)
-    for graphs in (False, True) if backbones[0].device != "cpu" else (False,):
-        with Lanes(*backbones, graphs=graphs) as lanes:
-            for future in [lanes.submit(frames) for frames in batches]:  # kernels are chosen, graphs captured
-                future.result()
-            began, futures = time.perf_counter(), []
-            while time.perf_counter() - began < seconds:
-                futures.append(lanes.submit(batches[len(futures) % len(batches)]))
-            for future in futures:
-                future.result()
-            rates.append(len(futures) * batch / (time.perf_counter() - began))
-    graphed = f", as CUDA graphs {rates[1]:.0f}" if rates[1:] else ""
-    print(f"  encoder alone, batches of {batch}: {rates[0]:.0f} frames/s{graphed}", flush=True)
-    return rates[0]
+    with Lanes(*backbones) as lanes:
+        for future in [lanes.submit(frames) for frames in batches]:  # kernels are chosen
+            future.result()
+        began, futures = time.perf_counter(), []
+        while time.perf_counter() - began < seconds:
+            futures.append(lanes.submit(batches[len(futures) % len(batches)]))
+        for future in futures:
+            future.result()
+        rate = len(futures) * batch / (time.perf_counter() - began)
+    print(f"  encoder alone, batches of {batch}: {rate:.0f} frames/s", flush=True)
+    return rate
 
 
 def by_processes(

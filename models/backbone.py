@@ -45,6 +45,7 @@ class Backbone:
     """
 
     frames_together = 1  # how many frames of a video its image side sees at once
+    _load: Callable[[], Backbone]  # where `exported` made it
 
     def __init__(
         self,

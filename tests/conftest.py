@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 
 # No test leaves a process behind; test_helper.py switches it on for its own.
 os.environ["VSEARCH_HELPER"] = "0"
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # threads that wait for each other by spinning, beside other work
+# Threads that wait for each other by spinning do not go well beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+_CACHE = tempfile.TemporaryDirectory(prefix="vs-")  # exported towers of test models are not the user's
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 
 @pytest.fixture(scope="session")

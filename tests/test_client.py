@@ -98,17 +98,17 @@ def test_a_new_sentence_needs_no_torch_with_the_built_in_model(tmp_path: Path) -
     with Library.open(place, create=True) as library:
         add_video(library, tmp_path / "one.mp4", [0] * 4)
         spec = {"model": "mini", "head": head.spec()}
-        id = library.register_encoder(encoder.identity, encoder.text.identity, head.identity, spec)
+        id = library.register_encoder(encoder.identity, encoder.backbone.identity, head.identity, spec)
         (file,) = tmp_path.glob("*.mp4")
         stat = file.stat()
-        vectors = np.eye(8, encoder.text.dim, dtype=np.float32)
+        vectors = np.eye(8, encoder.backbone.dim, dtype=np.float32)
         times = np.arange(8, dtype=np.int64) * 500
         recorded = library.record_indexed(
             files=[FoundFile(file, stat.st_size, stat.st_mtime_ns)],
             fingerprint="one.mp4",
             media=MediaInfo("mp4", "h264", 64, 64, 0, 4_000, 25.0),
             covered_ms=4_000,
-            frames=library.frame_store.put("one.mp4", encoder.text.identity, 2.0, vectors, times),
+            frames=library.frame_store.put("one.mp4", encoder.backbone.identity, 2.0, vectors, times),
             encoder_id=id,
             moments=[NewMoment(0, 4_000, 0, 8)],
         )

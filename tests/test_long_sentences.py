@@ -84,12 +84,14 @@ def test_a_sentence_is_remembered_only_whole(library: Library) -> None:
 
 @pytest.mark.parametrize("length", [74, 75, 76, 200])
 def test_real_text_towers_with_and_without_torch(library: Library, tiny_model: Path, length: int) -> None:
-    spec = {"model": str(tiny_model), "head": ZeroShotHead().spec()}
+    whole = load_backbone(str(tiny_model), "cpu")
+    whole.arrange()
+    spec = Encoder(whole, ZeroShotHead()).spec()
     quick = load_quick_encoder(spec)
     assert quick is not None
     live = live_encoder(library)
     text = " ".join(["dog"] * length)  # a token each; two of the 77 are the start and the end
-    for encoder in (quick, Encoder(load_backbone(str(tiny_model), "cpu"), ZeroShotHead())):
+    for encoder in (quick, Encoder(whole, ZeroShotHead())):
         named = replace(live, identity=encoder.identity)
         found = sentence_vector(library, named, text, encoder, cache=False)
         assert found.cut is (length > 75)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import warnings
 from collections.abc import Callable
@@ -73,8 +72,7 @@ def write_towers(
     card: dict[str, Any] = {"identity": identity, "preprocess": asdict(pre), "sides": {}, "sha256": {}}
     expected: dict[str, Tensor] = {}
     for side, (module, example, input_name) in sides.items():
-        graph, names = _graph(module, example, input_name)
-        (folder / f"{side}.onnx").write_bytes(graph)
+        names = _write_graph(folder / f"{side}.onnx", module, example, input_name)
         stored = weights_file or f"{side}.safetensors"
         if weights_file is None:
             state = clip.state_dict()
@@ -105,18 +103,17 @@ def is_clips(tokenizer: Callable[..., Tensor]) -> bool:
     return bool((tokens.numpy() == padded).all())
 
 
-def _graph(module: nn.Module, example: Tensor, input_name: str) -> tuple[bytes, list[str]]:
-    """The graph without weights, and their names in the state dict. Raises ModelError."""
+def _write_graph(path: Path, module: nn.Module, example: Tensor, input_name: str) -> list[str]:
+    """A graph without weights; gives their names in the state dict. Raises ModelError."""
     import onnx
 
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator cannot be exported
-    written = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # of tracing: the sizes that it fixes are those of the model
             torch.onnx.export(
-                module.eval(), (example,), written, input_names=[input_name], output_names=["vectors"],
+                module.eval(), (example,), path, input_names=[input_name], output_names=["vectors"],
                 dynamic_axes={input_name: {0: "n"}, "vectors": {0: "n"}}, opset_version=OPSET, dynamo=False,
                 do_constant_folding=False, export_params=False,
             )  # fmt: skip
@@ -124,7 +121,7 @@ def _graph(module: nn.Module, example: Tensor, input_name: str) -> tuple[bytes, 
         raise ModelError(f"this model cannot be exported: {type(fault).__name__}") from fault
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    model = onnx.load_from_string(written.getvalue())
+    model = onnx.load(path)
     state, names = module.state_dict(), []
     for given in [each for each in model.graph.input if each.name in state]:
         model.graph.input.remove(given)
@@ -138,7 +135,8 @@ def _graph(module: nn.Module, example: Tensor, input_name: str) -> tuple[bytes, 
         names.append(given.name.removeprefix(MODULE))
     if len(model.graph.input) != 1:
         raise ModelError("this model cannot be exported: not all of its weights have names")
-    return model.SerializeToString(), names
+    path.write_bytes(model.SerializeToString())
+    return names
 
 
 def _compare(vectors: Any, expected: Tensor) -> None:
