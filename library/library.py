@@ -404,7 +404,7 @@ class Library(Reading):
             return verify(self._catalogue, self.path, self.leftovers, repair=repair, makers=makers)
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[Ask]:
+    def _transaction_for_asking(self) -> Iterator[Ask]:
         with self._catalogue.read() as session:
             yield asking(session)
 

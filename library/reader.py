@@ -47,7 +47,7 @@ class Reader(Reading):
         self._connection.close()
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[Ask]:
+    def _transaction_for_asking(self) -> Iterator[Ask]:
         with self._transaction("BEGIN", BUSY_TIMEOUT_MS) as ask:
             yield ask
 

@@ -3,15 +3,17 @@ both run, so a query need not load the latter. Answers are plain records."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.disk import disk_errors
@@ -44,6 +46,7 @@ Ask = Callable[
     ..., Sequence[Any]
 ]  # ask(sql, name=value, …) -> rows, each a tuple in the order of the columns
 
+T = TypeVar("T")
 LIVE = "live_generation"
 BUSY_TIMEOUT_MS = 30_000
 _log = logging.getLogger(__name__)
@@ -67,6 +70,23 @@ _GENERATION = namedtuple(
 )
 
 
+class _Snapshot:
+    """A transaction under way, which knows what it was asked before. `strict`: what does not fit ends it."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self.strict = strict
+        self._known: dict[object, Sequence[Any]] = {}
+
+    def begin(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def ask(self, sql: str, **values: Any) -> Sequence[Any]:
+        asked = sql, tuple(sorted(values.items()))
+        if asked not in self._known:
+            self._known[asked] = self._ask(sql, **values)
+        return self._known[asked]
+
+
 class Reading(ABC):
     """An open library that can be asked."""
 
@@ -74,6 +94,7 @@ class Reading(ABC):
         self.path = path
         self.frame_store = FrameStore(path)
         self.damaged: set[str] = set()  # what was found damaged, and left out of an answer
+        self._thread = threading.local()
 
     @abstractmethod
     def close(self) -> None: ...
@@ -86,9 +107,44 @@ class Reading(ABC):
     ) -> None:
         self.close()
 
-    @abstractmethod
-    def _asking(self) -> AbstractContextManager[Ask]:
+    def of_one_state(self, question: Callable[[], T]) -> T:
+        """What `question` gives: all that this thread asks in it is of one state of the catalogue, in one transaction.
+
+        Files belong to a state, too: where they do not fit, or there is no answer, an indexing run may just have
+        switched to another, so it is asked once more. It must not write here. Raises what `question` raises.
+        """
+        if self._snapshot is not None:
+            return question()
+        with contextlib.suppress(LibraryError), self._held(_Snapshot(strict=True)):
+            return question()
+        with self._held(_Snapshot(strict=False)):
+            return question()
+
+    @contextlib.contextmanager
+    def _held(self, snapshot: _Snapshot) -> Iterator[None]:
+        with self._transaction_for_asking() as ask:
+            snapshot.begin(ask)
+            self._thread.snapshot = snapshot
+            try:
+                yield
+            finally:
+                self._thread.snapshot = None
+
+    @property
+    def _snapshot(self) -> _Snapshot | None:
+        return getattr(self._thread, "snapshot", None)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[Ask]:
         """One consistent view of the catalogue; its complaints come out as LibraryError."""
+        if self._snapshot is not None:
+            yield self._snapshot.ask
+        else:
+            with self._transaction_for_asking() as ask:
+                yield ask
+
+    @abstractmethod
+    def _transaction_for_asking(self) -> AbstractContextManager[Ask]: ...
 
     @abstractmethod
     def _noting(self, patience_ms: int) -> AbstractContextManager[Ask]:
@@ -219,6 +275,8 @@ class Reading(ABC):
         self._report(f"Moments of {video.path} do not fit its frames and are not shown")
 
     def _report(self, what: str) -> None:
+        if self._snapshot is not None and self._snapshot.strict:
+            raise LibraryError(what)
         self.damaged.add(what)
         if what not in _warned:
             _warned.add(what)
@@ -345,7 +403,7 @@ def moments(
     """Moments by id, in the given order, the videos of those left out because they do not fit their frames, and whether
     others are left out though no video of theirs is away or could not be read. `theirs`: whether a set is of videos."""
     rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
-    sets = {row.id: row for row in frame_sets(ask, list({row.frame_set_id for row in rows.values()}))}
+    sets = {row.id: row for row in frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}))}
     contents = list({row.fingerprint for row in sets.values()})
     of: dict[str, list[Any]] = {content: [] for content in contents}
     for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", contents):

@@ -61,7 +61,7 @@ class Standing:
                 self._open = (there, self._kind.open(self._path))
             return self._open[1]
 
-    def view(self, library: Library) -> IndexView:
+    def view(self, library: Reading) -> IndexView:
         """Its index, read once a generation. Raises LibraryError when there is none or it is damaged."""
         return self._index.view(library)
 

@@ -31,9 +31,11 @@ from vsearch.retriever.localize import (
 from vsearch.retriever.moments import find_intervals
 from vsearch.retriever.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
 from vsearch.retriever.searching import (
+    Sentence,
     check_head,
     check_threshold,
     files_there,
+    keep_sentence,
     live_encoder,
     matching_encoder,
     sentence_vector,
@@ -204,9 +206,16 @@ def search_in(
 ) -> Answer:
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
     check_threshold(threshold)
-    live = live_encoder(library)
-    text, query, cut = sentence_vector(library, live, text, encoder, device, cache=cache)
-    found = find_intervals(dense_timeline_of(library, video), np.asarray(query, dtype=np.float32), number)
+
+    def question() -> tuple[EncoderInfo, Sentence, Timeline]:
+        live = live_encoder(library)
+        sentence = sentence_vector(library, live, text, encoder, device, cache=False)
+        return live, sentence, dense_timeline_of(library, video)
+
+    live, sentence, timeline = library.of_one_state(question)
+    if cache:
+        keep_sentence(library, live, sentence)
+    found = find_intervals(timeline, np.asarray(sentence.vector, dtype=np.float32), number)
     kept = [i for i in found if threshold is None or i.score >= threshold]
     calibration = live.spec.get("calibration")
     path, _, gone = files_there([video])
@@ -226,7 +235,7 @@ def search_in(
         for rank, i in enumerate(kept, start=1)
     )
     confident = any(hit.strength != "unlikely" for hit in hits)
-    return Answer(text, str(live.spec["model"]), confident, hits, cut)
+    return Answer(sentence.text, str(live.spec["model"]), confident, hits, sentence.cut)
 
 
 def sound_videos(library: Reading, videos: Sequence[Video]) -> list[Video]:

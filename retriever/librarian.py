@@ -77,7 +77,7 @@ class Librarian:
                     question,
                     encoder=encoder,
                     device=self._device,
-                    view=lambda: self._view(library),
+                    view=self._view,
                 )
                 if library.damaged:
                     return None, False  # the query says what, to whom it may concern

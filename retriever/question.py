@@ -72,7 +72,7 @@ def answer(
     *,
     encoder: TextEncoder | None = None,
     device: str = "auto",
-    view: Callable[[], IndexView] | None = None,
+    view: Callable[[Reading], IndexView] | None = None,
     cache: bool = True,
 ) -> Answer:
     """Raises VsearchError. `encoder`: a loaded one; `view`: gives the live index where it is open already; `cache`:
@@ -87,7 +87,7 @@ def answer(
             threshold=question.threshold,
             encoder=encoder,
             device=device,
-            view=view() if view else None,
+            view=view,
             cache=cache,
         )
     from vsearch.retriever.actions import search_in

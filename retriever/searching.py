@@ -40,6 +40,7 @@ CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
 _SURELY_READ = 60  # bytes of a sentence; models read 64 or 77 tokens, each a byte or more
 
 Only = Callable[["Video"], bool]  # which videos may answer
+OpenIndex = Callable[["Reading"], "IndexView"]  # gives the live index, where a program keeps it open
 
 
 def search(
@@ -51,24 +52,31 @@ def search(
     encoder: TextEncoder | None = None,
     device: str = "auto",
     only: Only | None = None,
-    view: IndexView | None = None,
+    view: OpenIndex | None = None,
     cache: bool = True,
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
     `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
-    when the sentence is new. `only`: which videos may answer. `view`: the live index where it is open
-    already. `cache`: keep the vector of a new sentence in the library. Raises
+    when the sentence is new. `only`: which videos may answer. `view`: gives the live index where a program
+    keeps it open. `cache`: keep the vector of a new sentence in the library. Raises
     VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the library's model is not the one at hand.
     """
     check_threshold(threshold)
-    live = live_encoder(library)
-    text, query, cut = sentence_vector(library, live, text, encoder, device, cache=cache)
-    calibration = live.spec.get("calibration")
-    found = _answer(
-        library, live, text, query, number, calibration, threshold=threshold, only=only, view=view
-    )
-    return replace(found, cut=cut)
+
+    def question() -> tuple[Sentence, EncoderInfo, Answer]:
+        live = live_encoder(library)
+        sentence = sentence_vector(library, live, text, encoder, device, cache=False)
+        found = _answer(
+            library, live, sentence.text, sentence.vector, number, live.spec.get("calibration"),
+            threshold=threshold, only=only, view=view,
+        )  # fmt: skip
+        return sentence, live, found
+
+    sentence, live, found = library.of_one_state(question)
+    if cache:
+        keep_sentence(library, live, sentence)
+    return replace(found, cut=sentence.cut)
 
 
 def search_similar(
@@ -78,18 +86,22 @@ def search_similar(
     *,
     number: int = 10,
     only: Only | None = None,
-    view: IndexView | None = None,
+    view: OpenIndex | None = None,
 ) -> Answer:
     """Moments that look like the frame of `video` at `time_ms`; the place itself is left out, in copies too."""
-    encoder = live_encoder(library)
-    query = look_of(library, video, time_ms)
 
     def elsewhere(m: Moment) -> bool:
         return m.fingerprint != video.fingerprint or not m.start_ms <= time_ms <= m.end_ms
 
     # Scores between pictures are not on the scale of scores between sentences and pictures: no words for them.
     label = f"{video.path}@{time_ms / 1000:.3f}"
-    return _answer(library, encoder, label, query, number, None, keep=elsewhere, only=only, view=view)
+
+    def question() -> Answer:
+        query = look_of(library, video, time_ms)
+        encoder = live_encoder(library)
+        return _answer(library, encoder, label, query, number, None, keep=elsewhere, only=only, view=view)
+
+    return library.of_one_state(question)
 
 
 def search_look(
@@ -99,10 +111,12 @@ def search_look(
     *,
     number: int = 10,
     only: Only | None = None,
-    view: IndexView | None = None,
+    view: OpenIndex | None = None,
 ) -> Answer:
     """Moments that look like `look`, a unit vector (D,) in the space of moments of the library's encoder."""
-    return _answer(library, live_encoder(library), label, look, number, None, only=only, view=view)
+    return library.of_one_state(
+        lambda: _answer(library, live_encoder(library), label, look, number, None, only=only, view=view)
+    )
 
 
 def look_of(library: Reading, video: Video, time_ms: int) -> npt.NDArray[np.float32]:
@@ -147,11 +161,13 @@ def live_encoder(library: Reading) -> EncoderInfo:
 
 
 class Sentence(NamedTuple):
-    """A sentence with its spaces tidied, and its vector (D,). `cut`: its end lies behind what the model reads."""
+    """A sentence with its spaces tidied, and its vector (D,). `cut`: its end lies behind what the model reads; `new`:
+    the library does not remember it."""
 
     text: str
     vector: npt.NDArray[np.float32]
     cut: bool
+    new: bool
 
 
 def sentence_vector(
@@ -167,13 +183,19 @@ def sentence_vector(
     text = tidied(text)
     if not text:
         raise VsearchError("the query is empty; describe what should be seen, like a caption")
-    query = library.cached_text(live.id, text)
-    if query is not None:
-        return Sentence(text, query, cut=False)
-    query, cut = _embedded(text, text_encoder(live, encoder, device))
-    if cache and not cut:
-        library.cache_text(live.id, text, query)
-    return Sentence(text, query, cut)
+    known = library.cached_text(live.id, text)
+    if known is not None:
+        return Sentence(text, known, cut=False, new=False)
+    sentence = Sentence(text, *_embedded(text, text_encoder(live, encoder, device)), new=True)
+    if cache:
+        keep_sentence(library, live, sentence)
+    return sentence
+
+
+def keep_sentence(library: Reading, live: EncoderInfo, sentence: Sentence) -> None:
+    """Have the library remember it, where that is of use."""
+    if sentence.new and not sentence.cut:
+        library.cache_text(live.id, sentence.text, sentence.vector)
 
 
 def _embedded(text: str, encoder: TextEncoder) -> tuple[npt.NDArray[np.float32], bool]:
@@ -268,18 +290,16 @@ def _answer(
     threshold: float | None = None,
     keep: Callable[[Moment], bool] = lambda m: True,
     only: Only | None = None,
-    view: IndexView | None = None,
+    view: OpenIndex | None = None,
 ) -> Answer:
-    view = view or library.open_live()
-    if view.generation.encoder_id != encoder.id:
-        raise LibraryError("the library was given another head just now; ask again")
+    index = view(library) if view else library.open_live()
     wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
     while True:
-        scores, ids = view.search(query[None], wanted)
+        scores, ids = index.search(query[None], wanted)
         nearest = dict(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
         moments = [m for m in library.moments(list(nearest)) if only is None or any(map(only, m.videos))]
         enough = only is None or len({m.fingerprint for m in moments}) >= number
-        if enough or wanted >= view.generation.count:
+        if enough or wanted >= index.generation.count:
             break
         wanted *= 4  # what may answer lies further off
     frames: dict[int, FrameSet] = {}

@@ -55,16 +55,18 @@ class Library:
         live, tidy = live_encoder(library), tidied(text)
         if tidy and library.cached_text(live.id, tidy) is None:
             self._text = text_encoder(live, self._encoder or self._text, self._device)
-        view = self._standing.view(library)
-        return search(library, text, number=number, threshold=threshold, encoder=self._text, view=view)
+        return search(
+            library, text, number=number, threshold=threshold, encoder=self._text, view=self._standing.view
+        )
 
     def similar(self, video: Video | str, time_s: float, *, number: int = 10) -> Answer:
         """Moments that look like the picture of `video` (or of the path that ends so) at `time_s` seconds."""
         from vsearch.retriever import search_similar
 
         library = self._standing.library()
-        view = self._standing.view(library)
-        return search_similar(library, self._video(video), round(time_s * 1000), number=number, view=view)
+        return search_similar(
+            library, self._video(video), round(time_s * 1000), number=number, view=self._standing.view
+        )
 
     def localize(self, video: Video | str, actions: list[str]) -> list[Detection]:
         """When the named actions happen in `video`, best first."""

@@ -72,15 +72,23 @@ class Engine:
         from vsearch.retriever import search, search_look, search_similar
 
         library, only = self.library(), filters.predicate()
-        view = self._standing.view(library)
         if question.text is not None:
             with self._model_for(question.text) as encoder:
-                return search(library, question.text, number=number, only=only, encoder=encoder, view=view)
+                return search(
+                    library,
+                    question.text,
+                    number=number,
+                    only=only,
+                    encoder=encoder,
+                    view=self._standing.view,
+                )
         if question.video is not None:
             video = self.video(question.video)
-            return search_similar(library, video, question.time_ms, number=number, only=only, view=view)
+            return search_similar(
+                library, video, question.time_ms, number=number, only=only, view=self._standing.view
+            )
         look = self._look(question.look or "")
-        return search_look(library, look, "an upload", number=number, only=only, view=view)
+        return search_look(library, look, "an upload", number=number, only=only, view=self._standing.view)
 
     def vector(self, question: Question) -> npt.NDArray[np.float32]:
         """The question in the space of moments, (D,) unit length."""
