@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from vsearch.errors import LibraryError, VsearchError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, open_reading
 from vsearch.models import ZeroShotHead, plan_windows
 from vsearch.retriever import search, search_similar
 
@@ -177,3 +178,39 @@ def test_a_sentence_in_bytes_that_the_terminal_did_not_know_is_read_or_refused(l
     assert search(library, "the\udce2\udc80\udc83thing").query == "the thing"  # an em space, as bytes
     with pytest.raises(VsearchError, match="UTF-8"):
         search(library, "the \udcff")
+
+
+def test_a_question_is_one_transaction_of_few_statements(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: object, **options: object) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    with open_reading(library.path) as reader:
+        asked.clear()
+        assert search(reader, "the thing").hits
+    assert asked.count("BEGIN") == 1
+    assert asked.count("COMMIT") == 1
+    assert len(asked) <= 12, asked
+
+
+def test_a_question_that_falls_between_two_states_is_asked_again(library: Library, tmp_path: Path) -> None:
+    with open_reading(library.path) as reader:
+        seen = []
+
+        def question() -> object:
+            seen.append(reader.live_generation())
+            if len(seen) == 1:
+                add_video(library, tmp_path / "new.mp4", [0] * 8)  # published while the question is asked
+                assert reader.live_generation() == seen[0]
+                raise LibraryError("the file of that generation is gone")
+            return reader.live_generation()
+
+        assert reader.of_one_state(question) == library.live_generation()
+        assert len(seen) == 2
