@@ -250,7 +250,7 @@ class Reading(ABC):
     def sound_frames(self, frame_set_ids: Iterable[int]) -> dict[int, FrameSet]:
         """Stored frames of several sets by id, memory-mapped; those missing or damaged are reported and left out."""
         with self._asking() as ask:
-            stored = frame_sets(ask, sorted(set(frame_set_ids)))
+            stored = frame_sets(ask, sorted(set(frame_set_ids), key=str))
         found = {}
         for row in stored:
             try:
@@ -403,7 +403,9 @@ def moments(
     """Moments by id, in the given order, the videos of those left out because they do not fit their frames, and whether
     others are left out though no video of theirs is away or could not be read. `theirs`: whether a set is of videos."""
     rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
-    sets = {row.id: row for row in frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}))}
+    sets = {
+        row.id: row for row in frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}, key=str))
+    }
     contents = list({row.fingerprint for row in sets.values()})
     of: dict[str, list[Any]] = {content: [] for content in contents}
     for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", contents):

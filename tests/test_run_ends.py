@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.test_cli import make_video
-from vsearch.indexer import Progress, cores
+from vsearch import cores
+from vsearch.indexer import Progress
 from vsearch.indexer.ahead import ahead
+from vsearch.indexer.cores import default_workers
 from vsearch.indexer.shared_progress import running, shared
 
 
@@ -207,7 +209,7 @@ def test_cores_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mo
     (groups / "system.slice" / "cpu.max").write_text("350000 100000\n")
     (groups / "system.slice" / "box" / "cpu.max").write_text("600000 100000\n")
     assert cores.available_cores() == 4
-    assert cores.default_workers() == 4
+    assert default_workers() == 4
     own.write_text("4:cpu,cpuacct:/docker/1\n3:memory:/docker/1\n")  # version 1
     (groups / "cpu" / "docker" / "1").mkdir(parents=True)
     (groups / "cpu" / "docker" / "1" / "cpu.cfs_quota_us").write_text("200000\n")

@@ -1,4 +1,5 @@
-"""Stage 7: the files that are committed: `config.json`, `weights.safetensors` and `calibration.json`."""
+"""Stage 7: the files that are committed: `config.json`, `weights.safetensors`, the graphs of both towers with
+`towers.json`, and `calibration.json`."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vsearch.models.backbone import load_mini
 from vsearch.models.compact import load_compact, save_compact
 from vsearch.models.mini.train.align import load_material
 from vsearch.models.mini.train.data import TokenCache
 from vsearch.models.mini.train.hubs import HUBS, hub_aware
 from vsearch.models.mini.train.net import CONFIG, build_clip
 from vsearch.models.mini.train.text import encode
+from vsearch.models.runtime.export import write_towers
 
 INT8 = ("token_embedding.weight",)
 QUANTILES = (
@@ -26,6 +29,10 @@ def export(data: Path, work: Path, out: Path) -> None:
     """Writes the weights, reads them back and measures the score distributions with what was read."""
     (out / "config.json").write_text(json.dumps({**CONFIG, "hubs": HUBS}, indent=2) + "\n")
     save_compact(torch.load(work / "corrected.pt", weights_only=True), out / "weights.safetensors", INT8)
+    whole = load_mini(out)
+    write_towers(
+        out, whole.clip, whole.tokenizer, whole.preprocess, whole.identity, weights_file="weights.safetensors"
+    )
     clip = hub_aware(build_clip())
     clip.load_state_dict(load_compact(out / "weights.safetensors"))
     scores, own = validation_scores(clip.eval(), data, work)
