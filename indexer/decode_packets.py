@@ -72,11 +72,18 @@ class Packets:
         self._container, self._stream = container, stream
         self._shift = 0
         self._shifts: list[tuple[int, int]] = []  # (from this time on, shift); ticks
+        self._fresh: tuple[int, int] | None = (
+            None  # (shift, latest time) before the last packet, where it began a clock
+        )
         self._top: int | None = None  # the latest time shown
         self._top_length = self._step
         self._last_dts: int | None = None
         self._position = -1  # in the file: of the last packet of which it is known
         self._known = 0  # bytes of all packets from there on
+        self._edge, self._edge_size = (
+            -1,
+            0,
+        )  # of the last packet of any stream: where it ends, bytes (Matroska)
         self._pause: tuple[int, int] | None = None  # (from, to) without pictures, not looked at yet
         self._stumbled = 0  # packets for which bytes that are none count
         self._unpack: BitStreamFilterContext | None = None
@@ -100,6 +107,7 @@ class Packets:
         for packet in self._demuxed():
             if packet.stream_index != index:
                 self._known += packet.size
+                self._measure(packet)
                 continue
             if not packet.size:  # the flush at the end, or "the same picture again" (Theora)
                 self._reach(packet)
@@ -107,6 +115,16 @@ class Packets:
             for picture in self._unpacked(packet):
                 self._mend(picture)
                 yield picture
+
+    def _measure(self, packet: Packet[Any]) -> None:
+        """Whether the packet before it, of any stream, ends too far away."""
+        if self._name == MATROSKA and packet.pos is not None and packet.pos >= 0:
+            distance = packet.pos - self._edge
+            if self._edge >= 0 and distance > max(
+                _HOLE_BYTES, self._edge_size
+            ):  # not what is added to one: its alpha
+                self._stumbled = 2
+            self._edge, self._edge_size = packet.pos + packet.size, packet.size
 
     def _unpacked(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """DivX and Xvid put a B-picture into the chunk of the one before it, to be shown with an empty chunk that
@@ -170,8 +188,16 @@ class Packets:
                 if self.pause_s is None:
                     self.pause_s = (top + self._step) * self._base_s, stamp * self._base_s
             is_hole = self._look_for_hole(packet)
+            if is_hole and self._fresh is not None and stamp - self._shift + self._fresh[0] >= self._fresh[1]:
+                # The start was a packet broken at the edge of a hole, and what follows is of the clock before it.
+                stamp -= self._shift - self._fresh[0]
+                leap = stamp - top
+                self._shift = self._fresh[0]
+                self._shifts.pop()
+            self._fresh = None
             if self._starts_again(packet, leap, self._other_jump if is_hole else self._jump):
                 self.mended = True
+                self._fresh = self._shift, top
                 self._shift += top + self._step - stamp
                 stamp = top + self._step
                 self._shifts.append((stamp, self._shift))
@@ -230,6 +256,7 @@ class Packets:
 
     def _look_for_hole(self, packet: Packet[Any]) -> bool:
         """Whether pictures paused where bytes are that belong to no packet."""
+        self._measure(packet)
         stumbled = self._stumbled > 0 or packet.is_corrupt
         if packet.pos is None or self._position < 0:
             if not stumbled:

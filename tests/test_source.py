@@ -263,6 +263,31 @@ def test_a_hole_is_noticed_and_what_lies_behind_it_read(
     assert reason.startswith("damaged: nothing from ")
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "sound_s"), [("a.webm", "libvpx", 0.0), ("a.mkv", "libx264", 16.0)]
+)
+def test_a_hole_is_noticed_wherever_it_begins_and_times_behind_it_are_right(
+    tmp_path: Path, name: str, codec: str, sound_s: float
+) -> None:
+    """Within the head of a packet, whose time stamp is then garbage; among packets of sound."""
+    import av
+
+    path = media.write_video(tmp_path / name, codec, frames=400, size=SMALL, audio_s=sound_s)
+    data = path.read_bytes()
+    times, numbers, _ = everything(path)
+    last = times[-1], numbers[-1]
+    with av.open(str(path)) as container:
+        places = sorted(
+            p.pos for p in container.demux() if p.pos and len(data) * 3 // 10 < p.pos < len(data) * 4 // 10
+        )
+    until = len(data) * 6 // 10
+    for since in [place + more for place in places[:: len(places) // 4] for more in (1, 3)]:
+        path.write_bytes(data[:since] + bytes(until - since) + data[until:])
+        times, numbers, source = everything(path)
+        assert (times[-1], numbers[-1]) == last
+        assert (source.damage(times[-1] + 0.04) or "").startswith("damaged: nothing from ")
+
+
 def test_what_lies_behind_a_damaged_piece_of_a_fragmented_film_is_not_passed_over_in_silence(
     tmp_path: Path,
 ) -> None:
