@@ -115,6 +115,7 @@ class _Run:
             )
         if self._known and options.head:
             _check_same_head(self._known, options.head)
+        self._kept_fps = self.library.sampling_rate(self._known.backbone) if self._known else None
         self._fps = self._sampling_rate()
         self._passing: list[Attempt] = []  # of decoders that died: to be tried again
         self._first: dict[Path, Attempt] = {}  # the same, while that is done
@@ -135,7 +136,7 @@ class _Run:
     def _sampling_rate(self) -> float:
         """The library's, or the one asked for. Raises LibraryError where that would cost decoding it anew, unasked."""
         fps = self.options.fps
-        kept = self.library.sampling_rate(self._known.backbone) if self._known else None
+        kept = self._kept_fps
         if kept is None or fps is None or fps == kept:
             return fps or kept or DEFAULT_FPS
         assert self._known
@@ -160,7 +161,7 @@ class _Run:
             )
         self.library.apply_plan(plan)
         if plan.jobs or self.options.resample:
-            self.library.note_sampling_rate(self._fps)
+            self.library.note_sampling_rate(self._fps, instead_of=self._kept_fps)
         failures = [(str(v.path), v.reason or "unknown") for v in plan.known_failed]
         for file, fault in plan.unreadable:
             self.library.record_failed([file], None, fault)

@@ -85,9 +85,16 @@ def _host() -> str:
 def clear(path: Path) -> None:
     """Make a name of the library free: a file goes, a folder in its place is set aside, for it is not ours."""
     if path.is_dir() and not path.is_symlink():
-        os.replace(path, path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
+        set_aside(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> str:
+    """Give something in a place of the library another name beside it; gives that. It is not ours to delete."""
+    aside = path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}")
+    os.replace(path, aside)
+    return aside.name
 
 
 def make_folder(folder: Path) -> None:

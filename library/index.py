@@ -207,7 +207,21 @@ def id_check_of(ascending: str) -> str:
     return hashlib.sha256(ascending.encode()).hexdigest()
 
 
-def generation_row(written: IndexFiles, encoder_id: int) -> dict[str, Any]:
+def sealed(id_check: str, encoder: str, sha256: str, base: str | None) -> str:
+    """What a row says of its ids, and behind a point a digest that binds them and its files to an encoder's identity."""
+    whole = "\0".join([id_check, encoder, sha256, base or ""])
+    return f"{id_check}.{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
+
+def is_of(row: Any, encoder: str) -> bool:
+    """Whether a generation's row is of the encoder of this identity, as far as it says: those of old do not."""
+    ids, point, _ = row.id_check.partition(".")
+    return not point or row.id_check == sealed(ids, encoder, row.sha256, row.base)
+
+
+def generation_row(written: IndexFiles, encoder_id: int, encoder: str) -> dict[str, Any]:
+    """Values of a row. `encoder`: the identity of that of `encoder_id`."""
+    base = None if written.base is None else json.dumps(asdict(written.base))
     return {
         "encoder_id": encoder_id,
         "file": written.exact.file,
@@ -216,9 +230,9 @@ def generation_row(written: IndexFiles, encoder_id: int) -> dict[str, Any]:
         "sha256": written.exact.sha256,
         "sample": written.exact.sample,
         "bytes": written.exact.bytes,
-        "id_check": written.id_check,
+        "id_check": sealed(written.id_check, encoder, written.exact.sha256, base),
         "created_at": int(time.time()),
-        "base": None if written.base is None else json.dumps(asdict(written.base)),
+        "base": base,
     }
 
 

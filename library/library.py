@@ -197,10 +197,13 @@ class Library(Reading):
         with self._catalogue.read() as session:
             return queries.sampling_rate(session, backbone)
 
-    def note_sampling_rate(self, fps: float) -> None:
-        """From now on this is the library's rate."""
+    def note_sampling_rate(self, fps: float, *, instead_of: float | None = None) -> None:
+        """From now on this is the library's rate. `instead_of`: the one before, where this is another."""
+        changed = "" if instead_of in (None, fps) else f"{queries.RESAMPLED}{instead_of!r}"
         with self.writing(), self._catalogue.write() as session:
-            session.merge(MetaRow(key=queries.SAMPLING_RATE, value=repr(fps)))
+            known = session.get(MetaRow, queries.SAMPLING_RATE)
+            if changed or known is None or known.value.partition(queries.RESAMPLED)[0] != repr(fps):
+                session.merge(MetaRow(key=queries.SAMPLING_RATE, value=f"{fps!r}{changed}"))
 
     def sampled_otherwise(self, backbone: str, fps: float) -> tuple[int, int]:
         """Videos that are there with frames at another rate: how many, how long together in ms."""
@@ -356,7 +359,7 @@ class Library(Reading):
         with self._catalogue.read() as session:
             live = publishing.live_row(session)
             newest = select(GenerationRow.encoder_id).order_by(GenerationRow.id.desc()).limit(1)
-            id = live.encoder_id if live is not None else session.scalar(newest)
+            id = publishing.encoder_of(session, live) if live is not None else session.scalar(newest)
             row = session.get(EncoderRow, id) if id is not None else None
             row = row or session.scalars(select(EncoderRow).order_by(EncoderRow.id.desc())).first()
             return None if row is None else to_encoder(row, self.path)

@@ -126,14 +126,14 @@ def make_plan(
         elif content is None or video.fingerprint != content:
             vacated[file.path] = video
             elsewhere.append((file, content))
-        elif video.state == FAILED:
+        elif video.state == FAILED and not (video.media and video.attempts and content in stored):
             if retry_failed or video.attempts == 0 or not same_stat:
                 again.append((file, content))
             else:
                 known_failed.append(video)
         elif content not in stored or (retry_failed and video.state == PARTIAL):
             again.append((file, content))
-        elif same_stat and video.state != MISSING:
+        elif same_stat and video.state not in (MISSING, FAILED):  # a state that its frames contradict
             unchanged.append(video)
         else:
             touched.append((video, file))

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.catalogue import (
     Catalogue,
+    EncoderRow,
     FrameSetRow,
     GenerationRow,
     MetaRow,
@@ -37,14 +38,16 @@ from vsearch.library.index import (
     damaged,
     generation_row,
     id_check_of,
+    is_of,
     open_index,
     part_files,
+    sealed,
     write_index,
     write_update,
 )
 from vsearch.library.index_files import remove
 from vsearch.library.posters import thumb_name
-from vsearch.library.reading import LIVE
+from vsearch.library.reading import LIVE, no_encoder
 from vsearch.library.recording import chunks, discard, drop_frame_sets
 from vsearch.library.records import PRESENT, Each, Embed, Generation, NewMoment, StoredFrames
 from vsearch.library.rows import to_frames, to_generation, whole_number
@@ -78,6 +81,8 @@ def valid_moments(encoder_id: int) -> Select[Any]:
     return (
         select(MomentRow.id)
         .join(FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id)
+        .join(EncoderRow, EncoderRow.id == MomentRow.encoder_id)
+        .where(FrameSetRow.backbone == EncoderRow.backbone)
         .where(MomentRow.encoder_id == encoder_id, FrameSetRow.id.in_(current_frame_sets()), present)
         .order_by(MomentRow.id)
     )
@@ -92,13 +97,35 @@ def up_to_date(session: Session, folder: Path, encoder_id: int, *, full: bool = 
     if live is None or live.encoder_id != encoder_id:
         return False
     ids = func.aggregate_strings(cast(valid_moments(encoder_id).subquery().c.id, String), ",")
-    if live.id_check != id_check_of(session.scalar(select(ids)) or ""):
+    encoder = session.get(EncoderRow, encoder_id)
+    now = id_check_of(session.scalar(select(ids)) or "")
+    if encoder is None or live.id_check != sealed(now, encoder.identity, live.sha256, live.base):
         return False
     try:
         check_index(folder, to_generation(live), full=full)
-    except (FileNotFoundError, LibraryError):
+    except (OSError, LibraryError):  # gone, or not to be read: either way it is made anew
         return False
     return True
+
+
+def encoder_of(session: Session, row: GenerationRow) -> int:
+    """The id of the encoder whose index this is: the row's own may have been changed."""
+    encoders = session.scalars(select(EncoderRow)).all()
+    fit = [each.id for each in encoders if is_of(row, each.identity)]
+    return row.encoder_id if row.encoder_id in fit or not fit else fit[0]
+
+
+def put_right(catalogue: Catalogue, *, repair: bool = True) -> list[int]:
+    """Generations that stand under another encoder than their own, by id; with `repair` they no longer do."""
+    with catalogue.read() as session:
+        rows = session.scalars(select(GenerationRow).order_by(GenerationRow.id)).all()
+        owners = {row.id: encoder_of(session, row) for row in rows}
+    wrong = [row.id for row in rows if owners[row.id] != row.encoder_id]
+    if wrong and repair:
+        with catalogue.write() as session:
+            for id in wrong:
+                session.get_one(GenerationRow, id).encoder_id = owners[id]
+    return wrong
 
 
 def publish(
@@ -115,7 +142,11 @@ def publish(
     (`carry_over`), then `embed` for moments that have none. Without `embed` those wait for the next time."""
     import numpy as np
 
+    put_right(catalogue)
     with catalogue.read() as session:
+        encoder = session.get(EncoderRow, encoder_id)
+        if encoder is None:
+            raise no_encoder()
         valid = np.fromiter(session.scalars(valid_moments(encoder_id)), np.int64)
         former = session.scalars(
             select(GenerationRow)
@@ -147,7 +178,7 @@ def publish(
         new = write_update(folder, view, batches(), valid)
     else:
         new = write_index(folder, batches(), valid, lambda: _sentences(catalogue, encoder_id))
-    row = GenerationRow(**generation_row(new, encoder_id))
+    row = GenerationRow(**generation_row(new, encoder_id, encoder.identity))
     try:
         with catalogue.write() as session:
             if (
@@ -186,8 +217,11 @@ def switch(catalogue: Catalogue, folder: Path, generation_id: int) -> Generation
     """Make a kept generation the one that answers, after checking its file."""
     with catalogue.read() as session:
         row = session.get(GenerationRow, generation_id)
+        encoder = None if row is None else session.get(EncoderRow, row.encoder_id)
     if row is None:
         raise LibraryError(f"There is no generation {generation_id} in this library: see `vsearch status`.")
+    if encoder is not None and not is_of(row, encoder.identity):
+        raise damaged("its row is of another encoder")
     try:
         open_index(folder, to_generation(row), full=True)
     except FileNotFoundError as error:
@@ -279,7 +313,7 @@ def drop_generation(session: Session, row: GenerationRow) -> None:
 def _open_former(folder: Path, former: Generation, embed: Embed | None) -> IndexView | None:
     try:
         return open_index(folder, former, full=True)
-    except (FileNotFoundError, LibraryError) as error:
+    except (OSError, LibraryError) as error:
         if embed is None:
             raise LibraryError(f"The former search index is missing or damaged: {MEND}.") from error
         return None  # everything is embedded anew

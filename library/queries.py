@@ -25,6 +25,7 @@ from vsearch.library.records import (
 from vsearch.library.rows import to_encoder, to_frames, to_generation
 
 SAMPLING_RATE = "fps"  # in meta
+RESAMPLED = " instead of "  # behind the rate: the one before, of which its frames may still be
 
 
 def stored_contents(session: Session, backbone: str, fps: float) -> set[str]:
@@ -36,12 +37,22 @@ def stored_contents(session: Session, backbone: str, fps: float) -> set[str]:
 
 
 def sampling_rate(session: Session, backbone: str) -> float | None:
-    """Sampled frames a second that the library has: as noted, else that of most of its frame sets. None: of no video."""
-    noted = session.get(MetaRow, SAMPLING_RATE)
+    """Sampled frames a second that the library has: as noted, else that of most of its frame sets. None: of no video.
+
+    A rate that is noted and no video has counts only where the note says that it was asked for.
+    """
+    row = session.get(MetaRow, SAMPLING_RATE)
+    noted, resampled, _ = ("" if row is None else row.value).partition(RESAMPLED)
+    rates = session.scalars(_rates(backbone)).all()
     with contextlib.suppress(ValueError):
-        if noted is not None and 0 < float(noted.value) < math.inf:
-            return float(noted.value)
-    rates = (
+        if 0 < float(noted) < math.inf and (resampled or not rates or float(noted) in rates):
+            return float(noted)
+    return rates[0] if rates else None
+
+
+def _rates(backbone: str) -> Select[Any]:
+    """Those of current frame sets at full rate, the most frequent first."""
+    return (
         select(FrameSetRow.fps)
         .where(
             FrameSetRow.id.in_(current_frame_sets()),
@@ -51,7 +62,6 @@ def sampling_rate(session: Session, backbone: str) -> float | None:
         .group_by(FrameSetRow.fps)
         .order_by(func.count().desc(), func.max(FrameSetRow.id).desc())
     )
-    return session.scalars(rates.limit(1)).first()
 
 
 def sampled_otherwise(session: Session, backbone: str, fps: float) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.disk import disk_errors
 from vsearch.library.frames import FrameStore
-from vsearch.library.index import INDEX, damaged, open_index, part_files
+from vsearch.library.index import INDEX, MEND, damaged, is_of, open_index, part_files
 from vsearch.library.location import absolute
 from vsearch.library.records import (
     COARSE_FPS,
@@ -48,6 +48,7 @@ Ask = Callable[
 
 T = TypeVar("T")
 LIVE = "live_generation"
+INDEX_AGAIN = "run `vsearch index`"
 BUSY_TIMEOUT_MS = 30_000
 _log = logging.getLogger(__name__)
 _CACHED_TEXTS = 10_000
@@ -63,6 +64,7 @@ _VIDEO = namedtuple(
     "duration_ms avg_fps covered_ms added_at attempts start_ms",
 )
 _ENCODER = namedtuple("_ENCODER", "id identity backbone head spec")
+_ENCODER_OF = "FROM encoders t WHERE t.id = :id"
 _FRAME_SET = namedtuple("_FRAME_SET", "id fingerprint backbone fps file count dim bytes")
 _MOMENT = namedtuple("_MOMENT", "id frame_set_id start_ms end_ms first_frame last_frame")
 _GENERATION = namedtuple(
@@ -193,9 +195,22 @@ class Reading(ABC):
         return (generation, *((each.st_size, each.st_mtime_ns, each.st_ino) for each in found))
 
     def videos(self, *states: str) -> list[Video]:
-        """Videos in the given states (all when none is given), in path order."""
+        """Videos in the given states (all when none is given), in path order.
+
+        Of those that are to be asked, a state that cannot be true is reported.
+        """
         with self._asking() as ask:
-            return videos(ask, roots(ask, self.path), states)
+            folders = roots(ask, self.path)
+            found = videos(ask, folders, states)
+            odd = _rows_in(
+                ask, _VIDEO, "FROM videos t WHERE t.state", (FAILED, MISSING) if states == PRESENT else ()
+            )
+        for row in odd:
+            if not _away(row, folders):
+                self._report(
+                    f"{folders.path(row)} is there, but the catalogue has it as {row.state}", INDEX_AGAIN
+                )
+        return found
 
     def videos_of(self, ids: Sequence[int]) -> dict[int, Video]:
         """Videos by id; those that are not in the catalogue are left out."""
@@ -223,7 +238,7 @@ class Reading(ABC):
             self._report_moments(video)
         if astray:
             self._report(
-                "The search index has moments of which the catalogue has no video; they are not shown"
+                "The search index has moments of which the catalogue has no video that is there; they are not shown"
             )
         return found
 
@@ -231,6 +246,9 @@ class Reading(ABC):
         """Whether a sound frame file is of the content that the catalogue has it for, as far as it says."""
         said = self.frame_store.told(row.file)
         same = said.get("fingerprint", row.fingerprint) == row.fingerprint
+        if row.fps != COARSE_FPS:  # a first look's length may be another than that found later
+            lengths = ((video.media.duration_ms if video.media else None) for video in of)
+            same = same and all(said.get("duration_ms", ms) == ms for ms in lengths)
         if same and all(said.get("size", video.size) == video.size for video in of):
             return True
         try:
@@ -240,12 +258,19 @@ class Reading(ABC):
         return False
 
     def frames(self, frame_set_id: int) -> FrameSet:
-        """Stored frames, memory-mapped. Raises LibraryError when they are missing or damaged."""
+        """Stored frames, memory-mapped. Raises DamagedFramesError when they are missing or damaged, or of another
+        content than the catalogue has them for."""
         with self._asking() as ask:
             stored = frame_sets(ask, [frame_set_id])
-        if not stored:
-            raise LibraryError("These frames have been replaced by a newer indexing: ask again.")
-        return self.frame_store.read(to_frames(stored[0]))
+            if not stored:
+                raise LibraryError("These frames have been replaced by a newer indexing: ask again.")
+            of = present(_of_contents(ask, [stored[0].fingerprint]), roots(ask, self.path))
+        found = self.frame_store.read(to_frames(stored[0]))
+        if not self._theirs(stored[0], of[stored[0].fingerprint]):
+            raise DamagedFramesError(
+                "The catalogue has stored frames for another video than theirs: run `vsearch verify --repair`."
+            )
+        return found
 
     def sound_frames(self, frame_set_ids: Iterable[int]) -> dict[int, FrameSet]:
         """Stored frames of several sets by id, memory-mapped; those missing or damaged are reported and left out."""
@@ -274,13 +299,13 @@ class Reading(ABC):
     def _report_moments(self, video: Video) -> None:
         self._report(f"Moments of {video.path} do not fit its frames and are not shown")
 
-    def _report(self, what: str) -> None:
+    def _report(self, what: str, way: str = MEND) -> None:
         if self._snapshot is not None and self._snapshot.strict:
             raise LibraryError(what)
         self.damaged.add(what)
         if what not in _warned:
             _warned.add(what)
-            _log.warning("%s: run `vsearch verify --repair`.", what)
+            _log.warning("%s: %s.", what, way)
 
     def frame_set_of(self, video: Video, backbone: str) -> FrameSetInfo | None:
         """The current frame set of a video by a backbone."""
@@ -353,14 +378,18 @@ def live_generation(ask: Ask) -> Generation | None:
     id = whole_number(pointer[0][0]) if pointer else None
     found = id is not None and _rows(ask, _GENERATION, "FROM generations t WHERE t.id = :id", id=id)
     if found:
-        return to_generation(found[0])
+        generation = to_generation(found[0])
+        encoders = _rows(ask, _ENCODER, _ENCODER_OF, id=generation.encoder_id)
+        if any(not is_of(found[0], row.identity) for row in encoders):
+            raise damaged("its row is of another encoder")
+        return generation
     if pointer or ask("SELECT 1 FROM generations LIMIT 1"):
         raise LibraryError("The catalogue does not say which index answers: run `vsearch verify --repair`.")
     return None
 
 
 def encoder(ask: Ask, library: Path, encoder_id: int) -> EncoderInfo:
-    found = _rows(ask, _ENCODER, "FROM encoders t WHERE t.id = :id", id=encoder_id)
+    found = _rows(ask, _ENCODER, _ENCODER_OF, id=encoder_id)
     if not found:
         raise no_encoder()
     return to_encoder(found[0], library)
@@ -407,14 +436,9 @@ def moments(
         row.id: row for row in frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}, key=str))
     }
     contents = list({row.fingerprint for row in sets.values()})
-    of: dict[str, list[Any]] = {content: [] for content in contents}
-    for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", contents):
-        of[row.fingerprint].append(row)
-    copies = {
-        content: tuple(_in_path_order(to_video(row, folders) for row in found if row.state in PRESENT))
-        for content, found in of.items()
-    }
-    away = {content for content, found in of.items() if any(map(_away, found))}
+    of = _of_contents(ask, contents)
+    copies = present(of, folders)
+    away = {content for content, found in of.items() if any(_away(row, folders) for row in found)}
     astray = len(rows) < len(set(ids))
     sound = {id for id, row in sets.items() if theirs(row, copies[row.fingerprint])}
     found: list[Moment] = []
@@ -432,9 +456,30 @@ def moments(
     return found, list(unfit.values()), astray
 
 
-def _away(video: Any) -> bool:
-    """Whether a video's row says why it is not shown."""
-    return video.state == MISSING or (video.state == FAILED and bool(video.reason))
+def _of_contents(ask: Ask, contents: Sequence[str]) -> dict[str, list[Any]]:
+    """Rows of videos by content."""
+    of: dict[str, list[Any]] = {content: [] for content in contents}
+    for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", contents):
+        of[row.fingerprint].append(row)
+    return of
+
+
+def present(of: dict[str, list[Any]], folders: RootFolders) -> dict[str, tuple[Video, ...]]:
+    """Those of each content that are there, in path order."""
+    return {
+        content: tuple(_in_path_order(to_video(row, folders) for row in found if row.state in PRESENT))
+        for content, found in of.items()
+    }
+
+
+def _away(video: Any, folders: RootFolders) -> bool:
+    """Whether a video's row says why it is not shown, and that is true as far as it goes."""
+    if video.state == MISSING:
+        try:
+            return folders.path(video).stat().st_size != video.size
+        except OSError:
+            return True
+    return video.state == FAILED and bool(video.reason) and video.container is None
 
 
 def fits(moment: Any, count: int, of: Sequence[Video]) -> bool:

@@ -287,7 +287,7 @@ def _row_at(session: Session, roots: Roots, file: FoundFile) -> VideoRow:
 def _back(row: VideoRow, file: FoundFile) -> None:
     """The file is (again) at the row's place, with the row's content."""
     row.size, row.mtime_ns = file.size, file.mtime_ns
-    if row.state == MISSING:
+    if row.state == MISSING or (row.state == FAILED and row.container is not None and row.attempts > 0):
         if row.container is None:
             row.state = FAILED
         else:

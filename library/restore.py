@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -96,8 +97,8 @@ def _from_backup(library: Path, file: Path) -> str | None:
     with new_file(library) as (copy, temporary), backup.open("rb") as source:
         while block := source.read(1 << 20):
             copy.write(block)
-    aside = library / f"catalogue.damaged-{time.strftime('%Y%m%d-%H%M%S')}.sqlite"
     with disk_errors(library):
+        aside = _aside(library, file)
         # A log that belongs to the damaged file must be gone before another lies in its place: SQLite would replay it.
         for end in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
@@ -105,7 +106,7 @@ def _from_backup(library: Path, file: Path) -> str | None:
         sync_folder(library)
         if file.is_dir():
             os.replace(file, aside)
-        elif file.exists():
+        elif file.exists() and not aside.exists():
             try:
                 os.link(file, aside)
             except OSError:  # this disk knows no links
@@ -114,6 +115,15 @@ def _from_backup(library: Path, file: Path) -> str | None:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(backup.stat().st_mtime))
     kept = f", the damaged one is {aside.name}" if aside.exists() else ""
     return f"restored from the backup of {when}{kept}; run `vsearch index`"
+
+
+def _aside(library: Path, file: Path) -> Path:
+    """Where a damaged catalogue is kept: a name of its own, or the one that a repair killed in between gave it."""
+    kept = (
+        path for path in library.glob("catalogue.damaged-*.sqlite") if file.exists() and path.samefile(file)
+    )
+    when = time.strftime("%Y%m%d-%H%M%S")
+    return next(kept, library / f"catalogue.damaged-{when}-{secrets.token_hex(2)}.sqlite")
 
 
 def spec_in(backup: Path, identity: str) -> dict[str, Any] | None:

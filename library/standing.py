@@ -78,7 +78,7 @@ class Standing:
 def _files(library: Reading, generation: Generation) -> tuple[object, ...]:
     try:
         return library.index_stamp(generation)
-    except FileNotFoundError:  # opening it says so, or finds that another generation answers by now
+    except OSError:  # opening it says so, or finds that another generation answers by now
         return ()
 
 

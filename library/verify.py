@@ -23,9 +23,10 @@ from sqlalchemy import select
 from vsearch.library import publishing
 from vsearch.library import verify_files as files
 from vsearch.library import verify_rows as rows
-from vsearch.library.catalogue import Catalogue, MomentRow, integrity_problems
+from vsearch.library.catalogue import Catalogue, EncoderRow, MetaRow, MomentRow, integrity_problems
 from vsearch.library.checking import Check, Makers, Problem, Report
 from vsearch.library.frames import FrameStore
+from vsearch.library.queries import RESAMPLED, SAMPLING_RATE, sampling_rate
 from vsearch.library.taking_up import take_up
 
 __all__ = ["Makers", "Problem", "Report", "verify"]
@@ -45,9 +46,11 @@ def verify(
     if problems and (not repair or any(problem.done is None for problem in problems)):
         return Report(tuple(problems), ("More may be found once these are mended.",))
     for part in (
+        files.check_folders,
         rows.check_specs,
         files.check_frames,
         take_up,
+        check_rate,
         rows.check_videos,
         rows.check_moments,
         rows.check_sentences,
@@ -65,6 +68,24 @@ def verify(
             publishing.publish(catalogue, folder, live.encoder_id, (), makers.embed, carry_over=True)
     notes = [*files.sweep(catalogue, folder, leftovers(), repair), *_waiting(catalogue, folder)]
     return Report(tuple(problems), tuple(notes))
+
+
+def check_rate(check: Check) -> list[Problem]:
+    """The noted sampling rate: a number, and one that videos have or that was asked for."""
+    with check.catalogue.read() as session:
+        noted = session.get(MetaRow, SAMPLING_RATE)
+        live = publishing.live_row(session)
+        encoder = None if live is None else session.get(EncoderRow, live.encoder_id)
+        if noted is None or encoder is None:
+            return []
+        rate = sampling_rate(session, encoder.backbone)
+    if rate is None or noted.value.partition(RESAMPLED)[0] == repr(rate):
+        return []
+    if check.repair:
+        with check.catalogue.write() as session:
+            session.merge(MetaRow(key=SAMPLING_RATE, value=repr(rate)))
+    done = "corrected from its frames" if check.repair else None
+    return [Problem("The catalogue has a sampling rate that no video has", done)]
 
 
 def _waiting(catalogue: Catalogue, folder: Path) -> Iterator[str]:

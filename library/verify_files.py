@@ -23,14 +23,32 @@ from vsearch.library.catalogue import (
     VideoRow,
 )
 from vsearch.library.checking import Check, Problem
-from vsearch.library.disk import clear
-from vsearch.library.frames import FrameStore
+from vsearch.library.disk import clear, set_aside
+from vsearch.library.frames import FRAMES, FrameStore
 from vsearch.library.index import INDEX, SUFFIXES, open_index
 from vsearch.library.reading import LIVE
 from vsearch.library.recording import chunks, drop_frame_sets
 from vsearch.library.records import PRESENT
 from vsearch.library.rows import Roots, to_encoder, to_frames, to_generation
 from vsearch.library.vocabularies import VOCABULARIES, read_vocabulary
+
+
+def check_folders(check: Check) -> list[Problem]:
+    """What lies where a folder of the library belongs: nothing could be read or written below it."""
+    tops = [check.folder / name for name in (FRAMES, INDEX, posters.THUMBS, heads.HEADS, VOCABULARIES)]
+    below = [
+        path
+        for name in (FRAMES, posters.THUMBS)
+        for path in sorted((check.folder / name).glob("[0-9a-f][0-9a-f]"))
+    ]
+    problems = []
+    for path in (*tops, *below):
+        if os.path.lexists(path) and not path.is_dir():
+            done = f"it is now called {set_aside(path)}" if check.repair else None
+            problems.append(
+                Problem(f"A file lies where the folder {path.relative_to(check.folder)!s} belongs", done)
+            )
+    return problems
 
 
 def check_frames(check: Check) -> list[Problem]:
@@ -97,17 +115,20 @@ def _correct(session: Session, wrong: dict[int, dict[str, Any]]) -> None:
 
 
 def check_generations(check: Check) -> list[Problem]:
+    problems = [
+        Problem(f"Index generation {id} stands under another encoder", "corrected" if check.repair else None)
+        for id in publishing.put_right(check.catalogue, repair=check.repair)
+    ]
     with check.catalogue.read() as session:
         live = publishing.live_row(session)
         rows = session.scalars(select(GenerationRow).order_by(GenerationRow.id)).all()
-    problems: list[Problem] = []
     sound: list[GenerationRow] = []
     for row in rows:
         try:
             open_index(check.folder, to_generation(row), full=True)
             sound.append(row)
             continue
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             what = f"The file of index generation {row.id} is missing"
         except LibraryError as error:
             what = f"Index generation {row.id}: {error}"

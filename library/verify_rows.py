@@ -242,6 +242,8 @@ def _contradictions(check: Check, row: VideoRow) -> list[str]:
     numbers = {name: getattr(row, name) for name in ("size", "covered_ms", "attempts", *_MEDIA[2:-1])}
     found += [name for name, number in numbers.items() if number is not None and not _plausible(number)]
     said = check.told.get(row.fingerprint or "")
+    if row.state == FAILED and row.container is not None and said is not None and "state" not in found:
+        found.append("state")  # what failed has no media
     if row.state == FAILED or said is None:
         return found
     if row.container is None and row.state in PRESENT:

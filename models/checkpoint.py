@@ -75,22 +75,31 @@ def save(
 
 
 def read_card(folder: Path) -> Card:
-    """Raises ModelError when the folder holds no checkpoint, or one of a newer version."""
+    """Raises ModelError when the folder holds no checkpoint, a damaged one, or one of a newer version."""
     path = folder / CARD
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise ModelError(
-            f"{folder}: no checkpoint there ({CARD}: {fault}); train one with `vsearch train`"
-        ) from fault
+        if not isinstance(values, dict):
+            raise ValueError("no card")
+    except FileNotFoundError as fault:
+        raise ModelError(f"{folder}: no checkpoint there ({CARD}); train one with `vsearch train`") from fault
+    except (OSError, ValueError, RecursionError) as fault:
+        raise _damaged(path) from fault
     if values.get("format") != FORMAT:
         raise ModelError(
             f"{path}: format {values.get('format')!r} is not known here; a newer vsearch wrote it"
         )
-    values["recipe"] = read_recipe(values["recipe"], str(path))
-    for name in ("mean", "std", "labels"):
-        values[name] = tuple(values[name])
-    return Card(**values)
+    try:
+        values["recipe"] = read_recipe(values["recipe"], str(path))
+        for name in ("mean", "std", "labels"):
+            values[name] = tuple(values[name])
+        return Card(**values)
+    except (LookupError, TypeError, ValueError) as fault:
+        raise _damaged(path) from fault
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} is damaged: adopt or train its checkpoint again")
 
 
 def load(folder: Path, backbone: Backbone) -> tuple[VideoText, Card]:
@@ -118,9 +127,12 @@ def check_weights(folder: Path, card: Card) -> None:
     """Raises ModelError for other weights than the card's. Read in pieces: memory for the whole of them would take
     longer to get than they take to hash."""
     digest = hashlib.blake2b(digest_size=12)
-    with (folder / WEIGHTS).open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+    try:
+        with (folder / WEIGHTS).open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as fault:
+        raise ModelError(f"{folder / WEIGHTS} is missing or cannot be read") from fault
     if digest.hexdigest() != card.weights:
         raise ModelError(f"{folder / WEIGHTS}: not the weights that {CARD} names; the copy is damaged")
 

@@ -25,6 +25,7 @@ from vsearch.retriever.rank import (
     VideoAnswer,
     frame_cosines,
     group_by_video,
+    mean_similarity,
     query_scored_similarity,
     score_spread,
     split_into_events,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
+_ROUNDING = 0.01  # between a score of the index, in half precision, and one of the frames
 _SURELY_READ = 60  # bytes of a sentence; models read 64 or 77 tokens, each a byte or more
 
 Only = Callable[["Video"], bool]  # which videos may answer
@@ -305,6 +307,7 @@ def _answer(
     frames: dict[int, FrameSet] = {}
     if encoder.spec["head"].get("frame_space"):  # a damaged file costs its own re-ranking, not the query
         frames = library.sound_frames(moment.frame_set_id for moment in moments)
+    averages = encoder.spec["head"].get("recipe") == "zero-shot"
     scored, kept = [], []
     files: dict[int, tuple[Video, ...]] = {}
     frames_of: dict[int, FrameSet | None] = {}  # by video id
@@ -317,6 +320,9 @@ def _answer(
                 library.report_moments(moment)
                 continue
             window = found_frames.vectors[moment.first_frame : moment.last_frame]
+            if averages and abs(mean_similarity(window, query) - score) > _ROUNDING:
+                library.report_moments(moment)
+                continue
             score = query_scored_similarity(window, query)
         copies = tuple(v for v in moment.videos if only is None or only(v))
         video = copies[0]  # copies of one content are one answer, under the first path

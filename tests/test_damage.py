@@ -281,7 +281,7 @@ def test_the_catalogue_computes_freshness_as_the_index_does(place: Path, present
         assert not library.up_to_date(1)
         generation = library.publish_update(1, embed=embed)
         assert generation.count == len(present)
-        assert generation.id_check == id_check(present)
+        assert generation.id_check.startswith(id_check(present))
         assert library.up_to_date(1)
 
 
