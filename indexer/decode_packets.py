@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vsearch.indexer.decode_parts import Part
 from vsearch.indexer.decode_structure import is_unbroken
 from vsearch.indexer.decode_units import is_b_picture
-from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, MPEG, MPEGTS
+from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, MPEG, MPEGTS, OGG
 
 if TYPE_CHECKING:
     from av.bitstream import BitStreamFilterContext
@@ -79,6 +79,7 @@ class Packets:
         self._top_length = self._step
         self._last_dts: int | None = None
         self._position = -1  # in the file: of the last packet of which it is known
+        self._earlier = -1  # the place before that
         self._known = 0  # bytes of all packets from there on
         self._edge, self._edge_size = (
             -1,
@@ -212,6 +213,8 @@ class Packets:
             if dts is not None:
                 packet.dts = dts + self._shift
         if packet.pos is not None and packet.pos >= 0:
+            if packet.pos != self._position:
+                self._earlier = self._position
             self._position, self._known = packet.pos, 0
         self._known += packet.size
 
@@ -268,7 +271,9 @@ class Packets:
             ):
                 self._stumbled, stumbled = 2, True
             if self._pause is not None and not stumbled:
-                stumbled = not is_unbroken(self._path, self._part, self._name, self._position, packet.pos)
+                # Ogg's pages tell when they end, so what is lost shows a page later, or as early as the next page.
+                since = self._earlier if self._name == OGG and self._earlier >= 0 else self._position
+                stumbled = not is_unbroken(self._path, self._part, self._name, since, packet.pos)
         self._stumbled -= self._stumbled > 0
         if self._pause is None:
             return False

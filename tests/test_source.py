@@ -288,6 +288,21 @@ def test_a_hole_is_noticed_wherever_it_begins_and_times_behind_it_are_right(
         assert (source.damage(times[-1] + 0.04) or "").startswith("damaged: nothing from ")
 
 
+def test_bytes_removed_between_two_pages_of_an_ogg_file_are_missed(tmp_path: Path) -> None:
+    path = media.write_video(tmp_path / "a.ogv", "libvpx", frames=400, size=SMALL)
+    data = path.read_bytes()
+    pages = [i for i in range(len(data)) if data.startswith(b"OggS", i)]
+    page = min(pages, key=lambda at: abs(at - len(data) * 2 // 5))
+    behind = min(pages, key=lambda at: abs(at - len(data) * 3 // 5))
+    for since, until in [(page, behind), (page + 60, behind), (page - 60, behind), (page + 60, behind + 60)]:
+        path.write_bytes(data[:since] + data[until:])
+        times, _, source = everything(path)
+        assert (source.damage(times[-1] + 0.04) or "").startswith("damaged: nothing from "), (
+            since - page,
+            until - behind,
+        )
+
+
 def test_what_lies_behind_a_damaged_piece_of_a_fragmented_film_is_not_passed_over_in_silence(
     tmp_path: Path,
 ) -> None:
