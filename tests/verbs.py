@@ -1,17 +1,19 @@
-"""Every verb, run on one library in one child process."""
+"""Every verb, on one small library: in this process, in one child process, or each in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from tests.media import write_video
 
@@ -36,27 +38,25 @@ class Ran(NamedTuple):
         return next((each for each in lines if "unexpected fault" in each or "Traceback" in each), None)
 
 
-def make_library(folder: Path) -> Path:
-    """Four small videos in `folder`/videos, indexed with the built-in model, and a sentence asked before."""
+def make_files(folder: Path) -> None:
+    """What the verbs are run on, in `folder`: four small videos in videos/, annotations in two forms."""
     (folder / "videos").mkdir(parents=True)
     for i, name in enumerate(NAMES):
-        write_video(folder / "videos" / f"{name}.mp4", frames=40 + 20 * i, fps=10)
-    (folder / "labels.csv").write_text(
-        "video,caption\n" + "".join(f"{name},the picture of {name}\n" for name in NAMES)
-    )
-    marks = {
-        name: {
-            "subset": "training",
-            "duration": 4.0,
-            "annotations": [{"segment": [0.5, 2.0], "label": "run"}],
-        }
-        for name in NAMES
-    }
+        path = write_video(folder / "videos" / f"{name}.mp4", frames=40 + 20 * i, fps=10)
+        os.utime(path, (1, 1))  # not just now, when it might still grow
+    captions = [f"{name},the picture of {name}" for name in NAMES]
+    (folder / "labels.csv").write_text("\n".join(["video,caption", *captions]) + "\n")
+    segments = [{"segment": [0.5, 2.0], "label": "run"}]
+    marks = {name: {"subset": "training", "duration": 4.0, "annotations": segments} for name in NAMES}
     (folder / "marks.json").write_text(json.dumps({"database": marks}))
+
+
+def make_library(folder: Path) -> Path:
+    """The files, indexed with the built-in model into `folder`/library, and a sentence asked before."""
+    make_files(folder)
     place = folder / "library"
-    made = run(
-        [["index", str(folder / "videos"), "--progress", "none"], ["query", CACHED, "--no-helper"]], place
-    )
+    orders = [["index", str(folder / "videos"), "--progress", "none"], ["query", CACHED, "--no-helper"]]
+    made = run(orders, place)
     assert [each.code for each in made] in ([0, 0], [0, 1]), made
     return place
 
@@ -95,7 +95,7 @@ def commands(folder: Path, out: Path) -> dict[str, list[list[str]]]:
         "verify": [["verify"]],
         "verify --repair": [["verify", "--repair"]],
         "index": [["index", str(folder / "videos"), "--progress", "none"]],
-        "adopt": [["adopt", "--rollback"], ["adopt", str(out / "run")]],
+        "adopt": [["adopt", str(out / "run")], ["adopt", "--rollback"]],
         "forget": [["forget", "--yes", "one.mp4"]],
     }  # fmt: skip
 
@@ -108,10 +108,26 @@ def run(
     preexec: Callable[[], None] | None = None,
 ) -> list[Ran]:
     """Run commands on the library `place`, one after another in one child. `before`: Python to run there first."""
+    return _asked(f"{before}\nchild()", orders, place, preexec)
+
+
+def run_apart(orders: Sequence[Sequence[str]], place: Path, streams: str = "", **more: str) -> list[Ran]:
+    """Run commands on the library `place`, each in a process of its own, which begins as a fork of one that has
+    imported everything. `streams`: as a shell writes it, one of `STREAMS`; `more`: to be in the environment."""
+    return _asked(f"forks({streams!r})", orders, place, None, more)
+
+
+def _asked(
+    code: str,
+    orders: Sequence[Sequence[str]],
+    place: Path,
+    preexec: Callable[[], None] | None,
+    more: Mapping[str, str] | None = None,
+) -> list[Ran]:
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests.verbs import child\n{before}\nchild()"],
+        [sys.executable, "-c", f"from tests.verbs import child, forks\n{code}"],
         input=json.dumps(orders), capture_output=True, text=True, timeout=600, cwd="/", preexec_fn=preexec,
-        env=environment(place),
+        env={**environment(place), **(more or {})},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [Ran(*each) for each in json.loads(done.stdout)]
@@ -129,6 +145,51 @@ def child() -> None:
     """Of the child: run the commands that are on standard input."""
     answers = [run_here(order) for order in json.load(sys.stdin)]
     print(json.dumps(answers))
+
+
+def _full(number: int) -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+
+
+def _left(number: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, number)
+
+
+STREAMS: dict[str, tuple[int, Callable[[int], None]]] = {
+    "> /dev/full": (1, _full), ">&-": (1, os.close), "2>&-": (2, os.close), "2> /dev/full": (2, _full),
+    "<&-": (0, os.close), "| true": (1, _left),
+}  # fmt: skip
+
+
+def forks(streams: str) -> None:
+    """Of the child: run the commands that are on standard input, each in a fork."""
+    for slow in ("torch", "open_clip", "faiss", "vsearch.library.catalogue", "vsearch.retriever"):
+        importlib.import_module(slow)
+    import vsearch.cli
+
+    orders, answers = json.load(sys.stdin), []
+    for order in orders:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            if not (pid := os.fork()):
+                for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno())):
+                    os.dup2(file, number)
+                if streams:
+                    number, spoil = STREAMS[streams]
+                    spoil(number)
+                    if spoil is os.close:  # as Python finds it when it begins
+                        setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+                sys.argv = ["vsearch", *order]
+                vsearch.cli.program()
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            answers.append((code, *(_read(file) for file in (out, err))))
+    print(json.dumps(answers))
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def run_here(order: Sequence[str]) -> Ran:
