@@ -24,7 +24,7 @@ def back_up(library: Path) -> None:
     """Copy the catalogue and keep the copy before. Under the writer's lock. Where that fails, a warning is all."""
     try:
         copy_catalogue(library, NEWEST, former=FORMER)
-    except (LibraryError, sqlite3.Error, UnicodeEncodeError) as error:
+    except (LibraryError, sqlite3.Error) as error:
         _log.warning("The catalogue of %s could not be backed up (%s).", library, error)
 
 
@@ -37,7 +37,7 @@ def copy_catalogue(library: Path, name: str, *, former: str | None = None) -> No
         pass
     try:
         with contextlib.closing(sqlite3.connect(library / CATALOGUE)) as catalogue:
-            catalogue.execute("VACUUM INTO ?", (str(temporary),))
+            catalogue.execute("VACUUM INTO CAST(? AS TEXT)", (os.fsencode(temporary),))  # any bytes
         with disk_errors(library):
             sync_file(temporary)
             if former is not None and (library / name).is_file():

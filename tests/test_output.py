@@ -158,7 +158,11 @@ def test_bytes_that_are_no_letters(folder: Path) -> None:
         assert ran.code in (0, 1, 2), (arguments, ran)
         assert ran.fault is None, (arguments, ran)
         assert ran.err.strip() or ran.code != 2, arguments
-    assert run(folder, HOSTILE[0]).returncode in (0, 1)  # as a process finds them among its arguments
+    done = run(folder, HOSTILE[0])  # as a process finds them among its arguments
+    assert (done.returncode, done.stderr) == (
+        2,
+        "vsearch: the query is not readable text: write it in UTF-8\n",
+    )
 
 
 @pytest.fixture

@@ -180,7 +180,10 @@ def forks(streams: str) -> None:
                     spoil(number)
                     if spoil is os.close:  # as Python finds it when it begins
                         setattr(sys, ("stdin", "stdout", "stderr")[number], None)
-                sys.argv = ["vsearch", *order]
+                sys.argv = [
+                    "vsearch",
+                    *(os.fsdecode(each.encode(errors="surrogateescape")) for each in order),
+                ]
                 vsearch.cli.program()
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             answers.append((code, *(_read(file) for file in (out, err))))
