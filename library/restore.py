@@ -141,7 +141,7 @@ def spec_in(backup: Path, identity: str) -> dict[str, Any] | None:
 def _opened(file: Path) -> Iterator[sqlite3.Connection]:
     """Never creates it. Autocommit."""
     if writable(file):
-        where = f"file:{quote(str(file))}?mode=rw"
+        where = f"file:{quote(os.fsencode(file))}?mode=rw"
         connection = sqlite3.connect(where, uri=True, timeout=30, isolation_level=None)
     else:
         connection = connect_read_only(file)

@@ -24,6 +24,7 @@ from vsearch.errors import LibraryError
 from vsearch.library import FoundFile, FrameStore, Library, MediaInfo, NewMoment, Scan
 from vsearch.library.backup import FORMER, NEWEST
 from vsearch.library.lock import WriterLock
+from vsearch.library.restore import catalogue_faults
 
 WHOLE = (NewMoment(0, 10_000, 0, 20),)
 
@@ -261,6 +262,18 @@ def test_each_run_that_changed_something_leaves_a_backup_and_the_newest_two_stay
     assert len(list(library.path.glob("catalogue.backup*"))) == 2
     library.forget([library.find_video("d.mp4")])
     assert (videos_in(library.path / NEWEST), videos_in(library.path / FORMER)) == (3, 4)
+
+
+def test_a_library_in_a_folder_whose_name_is_no_text_is_sound_and_has_a_backup(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xe9t\xe9 ?#%41")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("every name is text here")
+    with Library.open(folder / "library", create=True) as library:
+        run(library, "a")
+    assert videos_in(folder / "library" / NEWEST) == 1
+    assert catalogue_faults(folder / "library" / "catalogue.sqlite") == []
 
 
 def test_what_changes_nothing_makes_no_backup(library: Library) -> None:

@@ -104,11 +104,11 @@ class Downloads:
     def ran(self) -> set[str]:
         return set(self._marks.read_text().split()) if self._marks.exists() else set()
 
-    def check(self, command: Sequence[str]) -> None:
+    def check(self, command: Sequence[str], code: int = 0) -> None:
         done = self._run(command)
         assert self.ran() == set(), command
-        nothing = 1 if "query" in command else 0
-        assert done.returncode in (0, nothing), (command, done.stderr, done.stdout)
+        nothing = 1 if "query" in command else code
+        assert done.returncode in (code, nothing), (command, done.stderr, done.stdout)
 
 
 @pytest.fixture
@@ -146,6 +146,10 @@ def test_every_verb(tmp_path: Path, environment: dict[str, str]) -> None:
         if verb == "status":
             module.check([*BY_MODULE, *runs[0]])
             named_path.check([*BY_NAME, *runs[0]])
+    broken = folder / "videos" / "broken.mp4"
+    broken.write_bytes(b"no video")
+    os.utime(broken, (1, 1))
+    module_path.check([*BY_MODULE, *recipes["index"][0]], 3)  # what the page can retry
     visit_the_page(named)
     ask_with_a_helper(module_path)
 
