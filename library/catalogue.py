@@ -21,6 +21,7 @@ from sqlalchemy import (
     event,
     text,
 )
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import QueuePool
@@ -223,7 +224,8 @@ def connect_sqlite(file: Path) -> Engine:
     if kind is not None:
         _log.warning("The library %s is on a network disk (%s): slower, one writer.", file.parent, kind)
     journal = "WAL" if kind is None else "DELETE"
-    engine = create_engine(f"sqlite:///{_quoted(file)}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    where = URL.create("sqlite", database=str(file))
+    engine = create_engine(where, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
@@ -280,7 +282,3 @@ def integrity_problems(session: Session) -> list[str]:
     found = [str(row[0]) for row in session.execute(text("PRAGMA integrity_check(20)"))]
     found += [f"foreign key of {row[0]}" for row in session.execute(text("PRAGMA foreign_key_check"))]
     return [line for line in found if line != "ok"]
-
-
-def _quoted(file: Path) -> str:
-    return str(file).replace("?", "%3F")
