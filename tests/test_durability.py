@@ -271,8 +271,8 @@ def test_a_library_in_a_folder_whose_name_is_no_text_is_sound_and_has_a_backup(t
     except OSError:
         pytest.skip("every name is text here")
     with Library.open(folder / "library", create=True) as library:
-        run(library, "a")
-    assert videos_in(folder / "library" / NEWEST) == 1
+        run(library, "a", "b")
+    assert videos_in(folder / "library" / NEWEST) == 2
     assert catalogue_faults(folder / "library" / "catalogue.sqlite") == []
 
 
