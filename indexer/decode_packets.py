@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.indexer.decode_parts import Part
-from vsearch.indexer.decode_structure import is_unbroken
+from vsearch.indexer.decode_structure import is_one_recording, is_unbroken
 from vsearch.indexer.decode_units import is_b_picture
 from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, MPEG, MPEGTS, OGG
 
@@ -172,6 +172,10 @@ class Packets:
             self.end = max(self.end or 0, packet.pts + self._shift + self._step)
 
     def _mend(self, packet: Packet[Any]) -> None:
+        if self._name == AVI:
+            packet.pts = None  # it stores times of decoding alone; others are FFmpeg's guesses
+        elif self._is_anothers(packet):
+            packet.pts = (self._top or 0) + self._step - self._shift
         pts, dts = packet.pts, packet.dts
         stamp = pts if pts is not None else dts
         if stamp is None:
@@ -248,14 +252,27 @@ class Packets:
         """Whether a packet `leap` ticks after the latest picture is of another clock."""
         if packet.is_keyframe and leap < -self._step:
             return True
-        if packet.dts is None or self._last_dts is None:
-            return leap > most + self._step
-        forward = (
-            packet.dts - self._last_dts
-        )  # of pictures shown in another order it is the time between them
+        forward = leap
+        if packet.dts is not None and self._last_dts is not None:
+            forward = packet.dts - self._last_dts  # of pictures shown in another order the time between them
         if forward > most + self._step:
-            return True
+            return forward > self._other_jump or not self._is_held(packet)
         return self._jump < float("inf") and -forward > _BACK_S * self._ticks
+
+    def _is_anothers(self, packet: Packet[Any]) -> bool:
+        """Whether FFmpeg gave a picture that has no time stamp in the stream that of a recording joined behind it."""
+        if packet.pos is not None or packet.pts is None or packet.dts is None:
+            return False
+        if self._name not in (MPEGTS, MPEG) or packet.pts - packet.dts <= self._jump:
+            return False
+        return self._top is not None and not self._is_held(packet)
+
+    def _is_held(self, packet: Packet[Any]) -> bool:
+        """Whether the stream goes on where its clock leaps forward."""
+        if self._name not in (MPEGTS, MPEG) or self._position < 0:
+            return False
+        alone = len(self._container.streams) == 1
+        return is_one_recording(self._path, self._part, self._name, self._position, packet.pos, alone=alone)
 
     def _look_for_hole(self, packet: Packet[Any]) -> bool:
         """Whether pictures paused where bytes are that belong to no packet."""

@@ -68,6 +68,15 @@ def everything(path: Path, **changes: Any) -> tuple[list[float], list[int], Any]
 # Clocks
 
 
+@pytest.mark.parametrize("b_pictures", ["0", "2"])
+def test_h264_in_avi_begins_at_zero(tmp_path: Path, b_pictures: str) -> None:
+    """FFmpeg guesses times from the number of pictures that may be out of order; the file has none but of decoding."""
+    path = media.write_video(tmp_path / "a.avi", frames=25, encoder={"bf": b_pictures})
+    times, numbers, source = everything(path)
+    assert (times, numbers) == ([round(i / 25, 3) for i in range(25)], list(range(25)))
+    assert source.duration_ms(times[-1] + 0.04) == 1000
+
+
 JOINED = [("a.ts", "libx264"), ("a.flv", "libx264"), ("a.mpg", "mpeg2video"), ("a.ogv", "libvpx")]
 
 
@@ -90,6 +99,44 @@ def test_a_clock_that_starts_again_keeps_everything_after_it(
     assert source.damage(covered_s) is None
     assert abs(covered_s - 3 * len(whole) / 25) < 0.3
     assert source.duration_ms(covered_s) == round(covered_s * 1000)
+
+
+BLU_RAY = {"format": "mpegts", "muxer": {"mpegts_m2ts_mode": "1"}}
+LARGE = {"size": (640, 480), "encoder": {"b": "8M"}}  # pictures that fill packets of their own
+BROADCAST: list[tuple[str, str, dict[str, Any]]] = [
+    ("a.ts", "libx264", {}),
+    ("sound.ts", "libx264", {"audio_s": 112.0}),
+    ("a.m2ts", "libx264", BLU_RAY),
+    ("a.mpg", "mpeg2video", LARGE),
+    ("one.mpg", "mpeg1video", LARGE),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "how"), BROADCAST, ids=[name for name, _, _ in BROADCAST])
+@pytest.mark.parametrize("gop", [1, 12])
+def test_a_picture_that_is_held_for_long_is_no_clock_that_starts_again(
+    tmp_path: Path, name: str, codec: str, how: dict[str, Any], gop: int
+) -> None:
+    shown_s = [0, 0.04, 0.08, 50, 50.04, 110, 110.04, 110.08]
+    path = media.write_video(tmp_path / name, codec, times=shown_s, gop=gop, **how)
+    times, numbers, source = everything(path)
+    assert numbers == list(range(8))
+    assert times == pytest.approx(shown_s, abs=0.03)
+    assert source.damage(times[-1] + 0.04) is None
+
+
+@pytest.mark.parametrize(("name", "codec", "how"), BROADCAST, ids=[name for name, _, _ in BROADCAST])
+def test_a_clock_that_leaps_forward_where_files_are_joined_goes_on(
+    tmp_path: Path, name: str, codec: str, how: dict[str, Any]
+) -> None:
+    how = {**how, "audio_s": 0.0}
+    one = media.write_video(tmp_path / name, codec, frames=25, **how).read_bytes()
+    later = media.write_video(tmp_path / f"later-{name}", codec, frames=25, start_s=100, **how).read_bytes()
+    path = tmp_path / f"joined-{name}"
+    path.write_bytes(one + later)
+    times, numbers, _ = everything(path)
+    assert numbers == [*range(25), *range(25)]
+    assert all(0.02 < b - a < 0.17 for a, b in itertools.pairwise(times))
 
 
 WITH_HEADERS: list[tuple[str, str, dict[str, Any]]] = [
@@ -328,6 +375,7 @@ WHOLE: list[tuple[str, str, dict[str, Any]]] = [
         (name, "libx264", {"encoder": {"bf": "6", "b_strategy": "0", "x264-params": "b-pyramid=normal"}})
         for name in ("a.mp4", "a.mkv", "a.flv", "a.ts")
     ],
+    ("a.m2ts", "libx264", {"times": [0, 0.04, 0.08, 5, 5.04, 10], **BLU_RAY}),
     *[(name, codec, {"frames": 1}) for name, codec in [*HOLED, ("a.mp4", "libx264")]],
 ]  # fmt: skip
 
