@@ -113,10 +113,12 @@ def running(
     """The server in a thread; gives its address. `port` 0: any."""
     import uvicorn
 
+    from vsearch.webui.connections import configured
+
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    config = uvicorn.Config(
+    config = configured(
         create_app(library, access or Access(), heads), log_level="error", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)

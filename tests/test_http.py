@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +15,7 @@ import httpx
 import pytest
 
 from tests.site import QUERY, make_library, running
-from vsearch.webui import bodies
+from vsearch.webui import bodies, connections
 from vsearch.webui.security import Access
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
@@ -199,6 +201,54 @@ def test_a_body_that_does_not_come_is_given_up(site: httpx.Client, monkeypatch: 
             said = connection.makefile("rb").read()  # to its end: the server closes
         assert said.startswith(b"HTTP/1.1 408 "), head
         assert b'"schema_version":1' in said
+
+
+@pytest.mark.parametrize("began", [b"", b"GET / HT", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
+def test_a_head_that_does_not_come_is_given_up(
+    site: httpx.Client, monkeypatch: pytest.MonkeyPatch, began: bytes
+) -> None:
+    monkeypatch.setattr(connections, "PATIENCE_S", 0.3)
+    where = urlsplit(str(site.base_url))
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as connection:
+        connection.sendall(began)
+        said = connection.makefile("rb").read()  # to its end: the server closes
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b'"schema_version":1' in said
+
+
+def test_a_head_that_comes_byte_by_byte_is_given_up_and_others_are_answered_meanwhile(
+    site: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "PATIENCE_S", 1.0)
+    where = urlsplit(str(site.base_url))
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((where.hostname or "", where.port or 0), timeout=60))
+                for _ in range(40)]  # fmt: skip
+        sent = 0
+        with contextlib.suppress(ConnectionError):  # the promise: it does not go on for ever
+            while sent < 600:
+                for connection in slow:
+                    connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: aaaa"[sent : sent + 1] or b"a")
+                sent += 1
+                if sent == 3:
+                    assert site.get("/api/library").status_code == 200
+                time.sleep(0.05)
+        assert sent < 600
+
+
+def test_a_request_after_a_long_answer_or_a_pause_is_no_slow_one(
+    site: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is the head's, not the connection's: one that is used again and again is kept."""
+    monkeypatch.setattr(connections, "PATIENCE_S", 2.0)
+    where = urlsplit(str(site.base_url))
+    with contextlib.closing(HTTPConnection(where.hostname or "", where.port, timeout=60)) as connection:
+        for _ in range(4):
+            connection.request("GET", "/health")
+            kept = connection.sock
+            answer = connection.getresponse()
+            assert (answer.status, len(answer.read()) > 0, connection.sock) == (200, True, kept)
+            time.sleep(0.8)
 
 
 def test_slow_bodies_leave_places_for_everything_else(site: httpx.Client) -> None:

@@ -22,6 +22,7 @@ def serve(
     import uvicorn
 
     from vsearch.webui.app import create_app
+    from vsearch.webui.connections import configured
 
     family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -33,7 +34,7 @@ def serve(
         raise VsearchError(
             f"cannot listen on {access.host}:{port} ({error}); choose another --port or --host"
         ) from None
-    config = uvicorn.Config(
+    config = configured(
         create_app(library, access, heads), log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )
     if open_browser:
