@@ -39,6 +39,7 @@ def damages(trained: bool) -> Iterator[tuple[str, Damage]]:
         yield "row: another head's name", edit("UPDATE encoders SET head = 'x' WHERE id = 2")
         yield "row: the former head answers", edit("UPDATE generations SET encoder_id = 3 - encoder_id")
         yield "row: generations gone (trained)", edit("DELETE FROM generations")
+        yield "row: moments a second later (trained)", edit(ROWS["moments a second later"])
         yield "row: moments of another encoder", edit("UPDATE moments SET encoder_id = 3 - encoder_id")
         return
     yield "frames: NaN in each record", nan_frames
@@ -67,6 +68,7 @@ def damages(trained: bool) -> Iterator[tuple[str, Damage]]:
             f"{name}: a file in its place",
             lambda case, name=name: _file_for_folder(case / "library" / name),
         )  # type: ignore[misc]
+    yield "row: names of two videos exchanged", _names_exchanged
     for title, statement in ROWS.items():
         yield f"row: {title}", edit(statement)
 
@@ -106,6 +108,9 @@ ROWS = {
     "encoder spec not JSON": "UPDATE encoders SET spec = '{'",
     "encoder spec a list": "UPDATE encoders SET spec = '[]'",
     "encoder spec without a head": "UPDATE encoders SET spec = '{}'",
+    "another backbone's name": "UPDATE encoders SET backbone = 'x'",
+    "frame sets at another rate": "UPDATE frame_sets SET fps = 7.0 WHERE id = 1",
+    "a frame set of keyframes": "UPDATE frame_sets SET fps = 0.0 WHERE id = 1",
     "encoder window changed": "UPDATE encoders SET spec = replace(spec, '8.0', '9.0')",
     "unknown states": "UPDATE videos SET state = 'unheard of'",
     "failed without a reason": "UPDATE videos SET state = 'failed' WHERE id = 1",
@@ -224,6 +229,13 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "a folder in its place": _folder_at,
     "another file's content": lambda path: path.write_bytes(Path(__file__).read_bytes()),
 }
+
+
+def _names_exchanged(case: Path) -> None:
+    for new, old in (("x", "red.mp4"), ("red.mp4", "grey.mp4"), ("grey.mp4", "x")):
+        edit(f"UPDATE videos SET rel_path = CAST('{new}' AS BLOB) WHERE rel_path = CAST('{old}' AS BLOB)")(
+            case
+        )
 
 
 def nan_frames(case: Path) -> None:

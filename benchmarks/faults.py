@@ -70,18 +70,19 @@ def main() -> int:
     faults = 0
     with tempfile.TemporaryDirectory() as scratch:
         plain = sound_library(Path(scratch) / "plain")
-        trained = adopted(plain, Path(scratch) / "trained")
+        trained = Path(scratch) / "trained"
+        work = [each for each in work_of(plain, trained) if chosen(each[0], args.only)]
+        kinds = {
+            base: [each for each in damages(base is trained) if chosen(each[0], args.only)]
+            for base in (plain, trained)
+        }
+        if kinds[trained] or any(each[0].startswith("adopt") for each in work):
+            adopted(plain, trained)
         if args.kills or both:
-            cases = [
-                each
-                for each in kill_points(Path(scratch), plain, trained, args.kills or 60)
-                if chosen(each.title, args.only)
-            ]
-            faults += kills(Path(scratch), cases[part::parts])
+            faults += kills(Path(scratch), kill_points(Path(scratch), work, args.kills or 60)[part::parts])
         if args.damage or both:
             for base in (plain, trained):
-                kinds = [each for each in damages(base is trained) if chosen(each[0], args.only)]
-                faults += damage(Path(scratch), base, kinds[part::parts])
+                faults += damage(Path(scratch), base, kinds[base][part::parts])
     return 1 if faults else 0
 
 
@@ -316,18 +317,25 @@ class Kill:
         return self.prepare in (_damaged_index, _much_damage, _damaged_catalogue)
 
 
-def kill_points(scratch: Path, plain: Path, trained: Path, number: int) -> list[Kill]:
-    """So many, spread evenly over the events of each verb; the first and the last, and one before there are tables."""
-    work: list[tuple[str, Path, Damage, list[str], int]] = [
-        ("index, new library", plain, _no_library, ["index", "{case}/videos", "--progress", "none"], 3),
-        ("index, one more, one gone", plain, _one_more_one_gone, ["index", "{case}/videos", "--progress", "none"], 3),
-        ("index, its index damaged", plain, _damaged_index, ["index", "{case}/videos", "--progress", "none"], 1),
+Work = tuple[str, Path, Damage, list[str], int]  # title, base, preparation, arguments, share of all kills
+
+
+def work_of(plain: Path, trained: Path) -> list[Work]:
+    new = ["index", "{case}/videos", "--progress", "none"]
+    return [
+        ("index, new library", plain, _no_library, new, 3),
+        ("index, one more, one gone", plain, _one_more_one_gone, new, 3),
+        ("index, its index damaged", plain, _damaged_index, new, 1),
         ("forget", plain, _nothing, ["forget", "red.mp4", "--yes"], 2),
         ("adopt", plain, _nothing, ["adopt", "{case}/checkpoint", "--progress", "none"], 3),
         ("adopt --rollback", trained, _nothing, ["adopt", "--rollback"], 1),
         ("verify --repair", plain, _much_damage, ["verify", "--repair"], 3),
         ("verify --repair, catalogue", plain, _damaged_catalogue, ["verify", "--repair"], 2),
-    ]  # fmt: skip
+    ]
+
+
+def kill_points(scratch: Path, work: Sequence[Work], number: int) -> list[Kill]:
+    """So many, spread evenly over the events of each verb; the first and the last, and one before there are tables."""
     shares = sum(share for *_, share in work)
     points = []
     for title, base, prepare, arguments, share in work:
@@ -338,13 +346,11 @@ def kill_points(scratch: Path, plain: Path, trained: Path, number: int) -> list[
         index(calm)
         expected = {name: done.answer() for name, done in ask(calm).items()}
         wanted = max(2, round(number * share / shares))
-        chosen = {1 + round(i * (len(events) - 1) / (wanted - 1)) for i in range(wanted)}
-        chosen |= {events.index("table") + 1} if "table" in events else set()
+        places = {1 + round(i * (len(events) - 1) / (wanted - 1)) for i in range(wanted)}
+        places |= {events.index("table") + 1} if "table" in events else set()
         points += [
-            Kill(
-                f"{title}, {events[nth - 1]} {nth} of {len(events)}", base, prepare, arguments, nth, expected
-            )
-            for nth in sorted(chosen)
+            Kill(f"{title}, {events[n - 1]} {n} of {len(events)}", base, prepare, arguments, n, expected)
+            for n in sorted(places)
         ]
     return points
 

@@ -66,6 +66,7 @@ _VIDEO = namedtuple(
 _ENCODER = namedtuple("_ENCODER", "id identity backbone head spec")
 _ENCODER_OF = "FROM encoders t WHERE t.id = :id"
 _FRAME_SET = namedtuple("_FRAME_SET", "id fingerprint backbone fps file count dim bytes")
+_TOLD = ("fingerprint", "backbone", "fps")  # of a frame set's row, in its file, too
 _MOMENT = namedtuple("_MOMENT", "id frame_set_id start_ms end_ms first_frame last_frame")
 _GENERATION = namedtuple(
     "_GENERATION", "id encoder_id file count dim sha256 sample bytes id_check created_at base"
@@ -202,9 +203,15 @@ class Reading(ABC):
         with self._asking() as ask:
             folders = roots(ask, self.path)
             found = videos(ask, folders, states)
+            lost = states == PRESENT and ask(
+                "SELECT 1 FROM frame_sets t WHERE NOT EXISTS (SELECT 1 FROM videos v WHERE v.fingerprint = t.fingerprint) "
+                "LIMIT 1"
+            )
             odd = _rows_in(
                 ask, _VIDEO, "FROM videos t WHERE t.state", (FAILED, MISSING) if states == PRESENT else ()
             )
+        if lost:
+            self._report("The catalogue has stored frames of which it has no video", INDEX_AGAIN)
         for row in odd:
             if not _away(row, folders):
                 self._report(
@@ -245,7 +252,7 @@ class Reading(ABC):
     def _theirs(self, row: Any, of: Sequence[Video]) -> bool:
         """Whether a sound frame file is of the content that the catalogue has it for, as far as it says."""
         said = self.frame_store.told(row.file)
-        same = said.get("fingerprint", row.fingerprint) == row.fingerprint
+        same = all(said.get(key, getattr(row, key)) == getattr(row, key) for key in _TOLD)
         if row.fps != COARSE_FPS:  # a first look's length may be another than that found later
             lengths = ((video.media.duration_ms if video.media else None) for video in of)
             same = same and all(said.get("duration_ms", ms) == ms for ms in lengths)
@@ -298,6 +305,16 @@ class Reading(ABC):
 
     def _report_moments(self, video: Video) -> None:
         self._report(f"Moments of {video.path} do not fit its frames and are not shown")
+
+    def report_changed(self, videos: Iterable[Video]) -> None:
+        """Say, once, of files that are there that they are not of the size that was indexed: another content. And of
+        names that none can have."""
+        for video in videos:
+            if ".." in video.path.parts:
+                self._report(f"The catalogue has a video under the impossible name {video.path}")
+            with contextlib.suppress(OSError):
+                if video.path.stat().st_size != video.size:
+                    self._report(f"{video.path} has changed since it was indexed", INDEX_AGAIN)
 
     def _report(self, what: str, way: str = MEND) -> None:
         if self._snapshot is not None and self._snapshot.strict:

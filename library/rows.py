@@ -156,6 +156,8 @@ def to_encoder(row: EncoderRow, library: Path) -> EncoderInfo:
     """
     try:
         spec = json.loads(row.spec)
+        if "+" in row.identity and row.identity != f"{row.backbone}+{row.head}":
+            raise ValueError("another's parts")
         if not _describes(spec, row.head):
             raise ValueError("not an encoder")
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -165,22 +165,35 @@ def check_specs(check: Check) -> list[Problem]:
 
 
 def _spec_again(check: Check, row: EncoderRow) -> str | None:
+    backbone, head = row.backbone, row.head
+    if row.identity.endswith(f"+{head}"):
+        backbone = row.identity.removesuffix(f"+{head}")
+    elif "+" in row.identity:
+        backbone, _, head = row.identity.partition("+")
     for spec, done in (
+        (_json(row.spec), "corrected from its name"),
         *((spec_in(backup, row.identity), "taken from a backup") for backup in backups(check.folder)),
-        (check.makers.spec and check.makers.spec(row.backbone, row.head), "made again"),
+        (check.makers.spec and check.makers.spec(backbone, head), "made again"),
     ):
         if spec is None:
             continue
-        trial = EncoderRow(
-            id=row.id, identity=row.identity, backbone=row.backbone, head=row.head, spec=json.dumps(spec)
-        )
-        if check.makers.sound_spec is None or check.makers.sound_spec(to_encoder(trial, check.folder)):
+        values = {"backbone": backbone, "head": head, "spec": json.dumps(spec)}
+        try:
+            trial = to_encoder(EncoderRow(id=row.id, identity=row.identity, **values), check.folder)
+        except LibraryError:
+            continue
+        if check.makers.sound_spec is None or check.makers.sound_spec(trial):
             with check.catalogue.write() as session:
-                session.execute(
-                    update(EncoderRow).where(EncoderRow.id == row.id).values(spec=json.dumps(spec))
-                )
+                session.execute(update(EncoderRow).where(EncoderRow.id == row.id).values(**values))
             return done
     return None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def check_videos(check: Check) -> list[Problem]:

@@ -210,6 +210,7 @@ def search_in(
     def question() -> tuple[EncoderInfo, Sentence, Timeline]:
         live = live_encoder(library)
         sentence = sentence_vector(library, live, text, encoder, device, cache=False)
+        library.report_changed([video])
         return live, sentence, dense_timeline_of(library, video)
 
     live, sentence, timeline = library.of_one_state(question)
@@ -241,6 +242,7 @@ def search_in(
 def sound_videos(library: Reading, videos: Sequence[Video]) -> list[Video]:
     """Those whose stored frames are sound; the others are reported. Raises DamagedFramesError when none is left."""
     backbone = live_encoder(library).backbone
+    library.report_changed(videos)
     sound = []
     for video in videos:
         stored = library.frame_set_of(video, backbone)

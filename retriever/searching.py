@@ -304,9 +304,9 @@ def _answer(
         if enough or wanted >= index.generation.count:
             break
         wanted *= 4  # what may answer lies further off
-    frames: dict[int, FrameSet] = {}
-    if encoder.spec["head"].get("frame_space"):  # a damaged file costs its own re-ranking, not the query
-        frames = library.sound_frames(moment.frame_set_id for moment in moments)
+    # A damaged file costs its own re-ranking, not the query.
+    frames = library.sound_frames(moment.frame_set_id for moment in moments)
+    re_ranks = bool(encoder.spec["head"].get("frame_space"))
     averages = encoder.spec["head"].get("recipe") == "zero-shot"
     scored, kept = [], []
     files: dict[int, tuple[Video, ...]] = {}
@@ -315,10 +315,10 @@ def _answer(
     for moment in moments:
         score = nearest[moment.id]
         found_frames = frames.get(moment.frame_set_id)
-        if found_frames is not None:
-            if not _within(moment, found_frames):
-                library.report_moments(moment)
-                continue
+        if found_frames is not None and not _within(moment, found_frames):
+            library.report_moments(moment)
+            continue
+        if found_frames is not None and re_ranks:
             window = found_frames.vectors[moment.first_frame : moment.last_frame]
             if averages and abs(mean_similarity(window, query) - score) > _ROUNDING:
                 library.report_moments(moment)
@@ -327,7 +327,7 @@ def _answer(
         copies = tuple(v for v in moment.videos if only is None or only(v))
         video = copies[0]  # copies of one content are one answer, under the first path
         files[video.id] = copies
-        frames_of[video.id] = found_frames
+        frames_of[video.id] = found_frames if re_ranks else None
         coarse |= {video.id} if moment.coarse else set()
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
         if keep(moment) and (threshold is None or score >= threshold):
@@ -342,6 +342,7 @@ def _answer(
             split = (split_into_events(m, shown.times_ms, fit, contrast) for m in found.moments)
             events = [e for e in itertools.chain(*split) if threshold is None or e.score >= threshold]
             found = VideoAnswer(tuple(sorted(events, key=lambda m: (-m.score, m.start_ms))))
+        library.report_changed(files[video_id])
         hits.append(_hit(rank, found, files[video_id], calibration, coarse=video_id in coarse))
     confident = bool(hits) and hits[0].strength != "unlikely"
     return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))

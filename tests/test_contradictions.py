@@ -102,8 +102,12 @@ EXCHANGED = [
 
 @pytest.mark.parametrize(
     "change",
-    [EXCHANGED, ["UPDATE videos SET duration_ms = 86400000 WHERE id < 3"]],
-    ids=["content", "duration"],
+    [
+        EXCHANGED,
+        ["UPDATE videos SET duration_ms = 86400000 WHERE id < 3"],
+        ["UPDATE frame_sets SET fps = 7.0 WHERE id < 3"],
+    ],
+    ids=["content", "duration", "rate"],
 )
 def test_frames_are_not_used_for_a_video_that_they_are_not_of(
     place: Path, change: list[str], caplog: pytest.LogCaptureFixture
@@ -130,6 +134,65 @@ def test_a_moment_of_another_video_is_not_shown_as_its_own(
     assert "Moments of" in caplog.text
     assert Path(answer.hits[0].path).stem == Path(before.hits[0].path).stem
     assert max(hit.score for hit in answer.hits if Path(hit.path).stem == "two") < 0.5
+
+
+@pytest.mark.parametrize("re_ranks", [True, False])
+def test_moments_that_are_not_those_of_their_frames_are_not_shown(
+    place: Path, re_ranks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = {"model": "none", "head": {"frame_space": re_ranks, "recipe": "trained"}}
+    with Library.open(place) as library:
+        library.register_encoder("bb+head", "bb", "head", spec)
+    edit(
+        place, "UPDATE moments SET start_ms = start_ms + 1000, end_ms = end_ms + 1000 WHERE frame_set_id = 1"
+    )
+    with open_reading(place) as library:
+        assert "one" not in {Path(hit.path).stem for hit in search(library, "look 0", number=3).hits}
+    assert "one.mp4 do not fit its frames" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["backbone", "head"])
+def test_an_encoder_that_is_not_made_of_what_it_is_called_after_is_refused_and_mended(
+    place: Path, column: str
+) -> None:
+    edit(place, f"UPDATE encoders SET {column} = 'x'")
+    with open_reading(place) as library, pytest.raises(LibraryError, match=r"encoder bb\+head is damaged"):
+        search(library, "look 0")
+    assert found(place) == ["The description of encoder bb+head is damaged"]
+    found(place, repair=True)
+    with open_reading(place) as library:
+        assert search(library, "look 0").hits
+    assert found(place) == []
+
+
+def test_files_that_have_changed_places_are_said(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [("x", "one.mp4"), ("one.mp4", "two.mp4"), ("two.mp4", "x")]
+    edit(place, *(f"UPDATE videos SET rel_path = CAST('{new}' AS BLOB) WHERE rel_path = CAST('{old}' AS BLOB)"
+                  for new, old in names))  # fmt: skip
+    with open_reading(place) as library:
+        search(library, "look 0", number=1)
+    assert "two.mp4 has changed since it was indexed: run `vsearch index`" in caplog.text
+    with Library.open(place) as library:
+        index(library)
+        assert Path(search(library, "look 0", number=3).hits[0].path).stem == "one"
+
+
+def test_a_name_that_no_video_can_have_is_said(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(place, "UPDATE videos SET rel_path = CAST('../../etc/passwd' AS BLOB) WHERE id = 1")
+    with Library.open(place) as library:
+        localize_videos(library, library.videos(), ["look 0", "look 1"])
+    assert "impossible name" in caplog.text
+
+
+def test_a_video_that_the_catalogue_lost_is_said(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(place, "DELETE FROM videos WHERE id = 1")
+    with Library.open(place) as library:
+        assert len(library.videos("indexed", "partial")) == 2
+        assert "frames of which it has no video: run `vsearch index`" in caplog.text
+        assert index(library).jobs
+        caplog.clear()
+        assert len(library.videos("indexed", "partial")) == 3
+    assert not caplog.text
 
 
 STATES = {
