@@ -24,7 +24,9 @@ from vsearch.errors import LibraryError
 from vsearch.library import FoundFile, FrameStore, Library, MediaInfo, NewMoment, Scan
 from vsearch.library.backup import FORMER, NEWEST
 from vsearch.library.lock import WriterLock
-from vsearch.library.restore import catalogue_faults
+from vsearch.library.publishing import publish
+from vsearch.library.restore import catalogue_faults, mend_catalogue
+from vsearch.library.vocabularies import write_vocabulary
 
 WHOLE = (NewMoment(0, 10_000, 0, 20),)
 
@@ -133,6 +135,58 @@ def test_what_a_commit_names_is_synced_and_has_its_name_before_it(
         assert content < named < folder < max(commits)
         # nothing is committed between the name and its folder: the commit could name what is not there
         assert not [i for i in commits if named < i < folder]
+
+
+def check_lasting(library: Library, events: list[Event], name: str) -> None:
+    """A file's content is synced before it has its name, and the name before anything else relies on it."""
+    content = events.index(("synced", str((library.path / name).stat().st_ino)))
+    named = events.index(("replace", name))
+    assert content < named < events.index(("fsync", os.path.dirname(name) or "."), named)
+
+
+def test_a_head_is_on_the_disk_with_its_folders_before_an_encoder_names_it(
+    library: Library, events: list[Event], tmp_path: Path
+) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    place = library.keep_head([tmp_path / "weights"])
+    check_lasting(library, events, f"{place}/weights")
+    named = events.index(("replace", f"{place}/weights"))
+    assert {("fsync", "."), ("fsync", "heads")} <= set(events[:named])  # where the new folders stand
+
+
+def test_a_vocabulary_is_on_the_disk_when_it_is_kept(library: Library, events: list[Event]) -> None:
+    kept = write_vocabulary(library.path, "mine", {}, np.eye(8, dtype=np.float32))
+    check_lasting(library, events, str(kept.relative_to(library.path)))
+
+
+def test_an_index_made_again_in_its_place_is_on_the_disk(library: Library, events: list[Event]) -> None:
+    vectors = [(np.array([1, 2]), np.eye(8, dtype=np.float32)[:2])]
+    for _ in range(2):
+        events.clear()
+        publish(library._catalogue, library.path, 1, vectors, None, carry_over=False)
+    (live,) = {name for what, name in events if what == "replace"} & set(files_named(library))
+    check_lasting(library, events, live)
+
+
+def test_a_catalogue_comes_back_when_the_log_of_the_damaged_one_is_gone_from_the_disk(
+    library: Library, events: list[Event]
+) -> None:
+    library.close()
+    (library.path / "catalogue.sqlite").write_bytes(b"no catalogue" * 1000)
+    (library.path / "catalogue.sqlite-wal").write_bytes(b"a log")
+    assert mend_catalogue(library.path)
+    check_lasting(library, events, "catalogue.sqlite")
+    put = events.index(("replace", "catalogue.sqlite"))
+    (log,) = [i for i, (what, name) in enumerate(events) if what == "replace" and name.endswith("-wal")]
+    assert log < events.index(("fsync", "."), log) < put
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(library: Library, events: list[Event]) -> None:
+    from vsearch.models.checkpoint import write_whole
+
+    write_whole(library.path / "card", b"{}")
+    written = events.index(("synced", str((library.path / "card").stat().st_ino)))
+    assert written < events.index(("replace", "card"))
 
 
 def test_what_changes_files_is_committed_to_the_disk_itself(library: Library, events: list[Event]) -> None:
