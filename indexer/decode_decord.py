@@ -7,7 +7,6 @@ every file first, with all checks; decord is then given that same open file, not
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,12 +49,17 @@ class DecordSource:
             # (N, 2) seconds: when each picture appears and disappears
             self._stamps = np.asarray(self._reader.get_frame_timestamp(range(len(self._reader))), np.float64)
             if len(self._stamps) > 1 and not (np.diff(self._stamps[:, 0]) > 0).all():
-                raise RuntimeError("it gives no usable times")  # H.264 in AVI, for one
+                raise MediaError("decord gives no usable times for it; try --decoder pyav")  # H.264 in AVI
             if self._stamps[-1, 1] - self._stamps[0, 0] > 1.02 * self.info.duration_ms / 1000 + 0.5:
-                raise RuntimeError("it shows more than the file does, as with edit lists")
+                raise MediaError(
+                    "decord shows more than the file does, as with edit lists; try --decoder pyav"
+                )
+        except MediaError:
+            self.close()
+            raise
         except Exception as error:  # decord raises RuntimeError, DECORDError, AssertionError and more
             self.close()
-            raise MediaError(f"decord cannot open it ({_first_line(error)}); try --decoder pyav") from error
+            raise MediaError("decord cannot open it; try --decoder pyav") from error
 
     def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]:
         zero_s = self._stamps[0, 0]
@@ -79,7 +83,7 @@ class DecordSource:
         try:
             return self._reader[index].asnumpy()  # (H, W, 3) RGB, turned as the display matrix says
         except Exception as error:
-            raise MediaError(f"decord cannot decode picture {index} ({_first_line(error)})") from error
+            raise MediaError(f"decord cannot decode picture {index}; try --decoder pyav") from error
 
     def _square(self, draw: Callable[[], Image]) -> Image:
         return self._options.shape.fit(draw())
@@ -100,9 +104,3 @@ def _import_decord() -> Any:
         ) from error
     decord.logging.set_level(decord.logging.QUIET)
     return decord
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    # decord begins with a time and a place in its own source code
-    return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", line)[:200]

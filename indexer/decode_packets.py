@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vsearch.indexer.decode_parts import Part
 from vsearch.indexer.decode_structure import is_one_recording, is_unbroken
 from vsearch.indexer.decode_units import is_b_picture
-from vsearch.indexer.sniff import ASF, AVI, FLV, MATROSKA, MP4, MPEG, MPEGTS, OGG
+from vsearch.indexer.sniff import ASF, AVI, FLV, GIF, MATROSKA, MP4, MPEG, MPEGTS, OGG
 
 if TYPE_CHECKING:
     from av.bitstream import BitStreamFilterContext
@@ -174,6 +174,8 @@ class Packets:
     def _mend(self, packet: Packet[Any]) -> None:
         if self._name == AVI:
             packet.pts = None  # it stores times of decoding alone; others are FFmpeg's guesses
+        elif self._name == GIF and packet.is_keyframe:
+            packet.is_keyframe = bytes(packet).startswith(b"GIF8")  # not the last picture before a joint
         elif self._is_anothers(packet):
             packet.pts = (self._top or 0) + self._step - self._shift
         pts, dts = packet.pts, packet.dts

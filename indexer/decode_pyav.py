@@ -30,7 +30,7 @@ from vsearch.indexer.probe import (
     pixel_aspect,
     stream_duration_s,
 )
-from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4
+from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4, MPEG, MPEGTS
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -298,14 +298,13 @@ class PyavSource:
         """(time stamp that is 0:00, time of the first picture from there), in seconds.
 
         0:00 is where the first stream starts, as players have it; sound that starts before zero is padding of
-        its encoder. An absurd distance to the first picture means that the clocks have nothing in common.
+        its encoder, but where clocks wrap. An absurd distance to the first picture means that the clocks have nothing in common.
         """
         first_s = Timeline(self._step_s).place(first)
-        start_s = (
-            max(0.0, (self._container.start_time or 0) / 1e6)
-            if self._container.start_time is not None
-            else first_s
-        )
+        begin = self._container.start_time  # microseconds
+        start_s = first_s if begin is None else begin / 1e6
+        if self._name not in (MPEGTS, MPEG):
+            start_s = max(0.0, start_s)
         if not 0 <= first_s - start_s <= _MAX_LEAD_S:
             start_s = first_s
         return start_s, first_s - start_s

@@ -281,6 +281,31 @@ def test_behind_a_joint_with_a_header_sound_is_in_time(tmp_path: Path, name: str
     assert made.cut.word.startswith("part of its sound is left out")
 
 
+@pytest.mark.parametrize("start_ms", [200, 1200])
+@pytest.mark.parametrize("late_s", [0.0, 0.4])
+def test_sound_is_in_time_where_a_counter_wraps(tmp_path: Path, start_ms: int, late_s: float) -> None:
+    """`late_s`: how much later pictures begin than sound, which is 0:00."""
+    import av
+
+    path, wrapping = tmp_path / "a.ts", tmp_path / "wrapping.ts"
+    click_s = start_ms / 1000 + 0.5
+    _with_click(path, [(48_000, "stereo", 3.0)], click_s=click_s, codec="mp2")
+    with av.open(str(path)) as file, av.open(str(wrapping), "w") as out:
+        streams = {each.index: out.add_stream_from_template(each) for each in file.streams}
+        offset = 2**33 - 90_000 - file.start_time * 9 // 100  # the wrap is at 1 s
+        for packet in file.demux():
+            if packet.dts is not None:
+                later = offset + (round(late_s * 90_000) if packet.stream.type == "video" else 0)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    made = make(wrapping, start_ms, start_ms + 1000)
+    first = round((start_ms / 1000 - late_s) * 25)
+    assert abs(made.numbers[0] - max(0, first)) <= 1
+    assert made.numbers == list(range(made.numbers[0], made.numbers[-1] + 1))
+    assert _click(tmp_path / "made.mp4") == pytest.approx(0.5, abs=0.06)
+
+
 def test_sound_that_cannot_be_decoded_costs_no_picture_and_is_told(tmp_path: Path) -> None:
     source = media.write_video(tmp_path / "a.mkv", audio_s=2.4)
     data = source.read_bytes()
