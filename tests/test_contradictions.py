@@ -356,7 +356,10 @@ def test_a_file_in_the_place_of_a_folder_is_set_aside(place: Path, name: str) ->
     assert not [each for each in found(place) if "searchable" not in each]
 
 
-def test_what_was_said_of_frames_by_a_wrong_row_does_not_hold_when_the_row_is_right(place: Path) -> None:
+def test_what_was_said_of_frames_by_a_wrong_row_does_not_hold_when_the_row_is_right(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsearch.library.frames._checked", {})
     with Library.open(place) as library:
         edit(place, "UPDATE frame_sets SET count = count - 1, bytes = bytes - 1 WHERE id = 1")
         with pytest.raises(DamagedFramesError):
