@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = ("one", "two", "three", "four")
 CACHED = "a sentence asked before"
 SERVERS = ("serve", "web")
+TRAINING = ("train", "train-proposals", "eval", "adopt")  # the verbs that need torch
 WRITERS = ("verify --repair", "index", "adopt", "forget")
 
 
@@ -113,7 +114,7 @@ def run(
 
 def run_apart(orders: Sequence[Sequence[str]], place: Path, streams: str = "", **more: str) -> list[Ran]:
     """Run commands on the library `place`, each in a process of its own, which begins as a fork of one that has
-    imported everything. `streams`: as a shell writes it, one of `STREAMS`; `more`: to be in the environment."""
+    imported what they need. `streams`: as a shell writes it, one of `STREAMS`; `more`: to be in the environment."""
     return _asked(f"forks({streams!r})", orders, place, None, more)
 
 
@@ -165,11 +166,12 @@ STREAMS: dict[str, tuple[int, Callable[[int], None]]] = {
 
 def forks(streams: str) -> None:
     """Of the child: run the commands that are on standard input, each in a fork."""
-    for slow in ("torch", "open_clip", "faiss", "vsearch.library.catalogue", "vsearch.retriever"):
+    orders, answers = json.load(sys.stdin), []
+    trained = ("torch", "open_clip") if any(order[0] in TRAINING for order in orders) else ()
+    for slow in (*trained, "faiss", "vsearch.library.catalogue", "vsearch.retriever"):
         importlib.import_module(slow)
     import vsearch.cli
 
-    orders, answers = json.load(sys.stdin), []
     for order in orders:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             if not (pid := os.fork()):
