@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py
@@ -36,3 +36,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) .dev .demo build *.egg-info
+
+# What docs/ says of the code itself.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/build.py

@@ -24,16 +24,16 @@ import torch
 
 import vsearch.indexer.adopt as adoption
 from vsearch.indexer.adopt import adopt, rollback
-from vsearch.indexer.moments import embedder, register
+from vsearch.indexer.upkeep import embedder, register
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import Encoder, ZeroShotHead, load_backbone, plan_windows
-from vsearch.models.checkpoint import save
 from vsearch.models.encoder import normalise
-from vsearch.models.frame_side import FrameSide
-from vsearch.models.recipe import load_recipe
-from vsearch.models.samples import pad, pick
-from vsearch.models.trained_head import TrainedHead, load_trained_head
-from vsearch.models.video_text import VideoText
+from vsearch.models.recipes.checkpoint import save
+from vsearch.models.recipes.frame_side import FrameSide
+from vsearch.models.recipes.recipe import load_recipe
+from vsearch.models.recipes.trained_head import TrainedHead, load_trained_head
+from vsearch.models.recipes.video_text import VideoText
+from vsearch.models.training.samples import pad, pick
 from vsearch.retriever import search
 
 QUERY = "a man playing the drums"

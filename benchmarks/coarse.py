@@ -28,11 +28,11 @@ from typing import Any
 
 from benchmarks.product import bootstrap, rank_of
 from vsearch.errors import LibraryError
-from vsearch.indexer.decode import DecodeOptions, decode
-from vsearch.indexer.picture import FrameShape, Image
-from vsearch.indexer.probe import MediaInfo
+from vsearch.indexer.decode.picture import FrameShape, Image
+from vsearch.indexer.decode.sampling import DecodeOptions, decode
 from vsearch.library import Library
 from vsearch.models import ZeroShotHead, load_backbone
+from vsearch.records import MediaInfo
 from vsearch.retriever import live_encoder, matching_encoder
 
 _LOOK_EVERY_S = 0.1

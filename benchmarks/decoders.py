@@ -24,10 +24,10 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vsearch.indexer.decode_pool import DecodeJob, DecodeOptions, DecodePool, FrameChunk, FrameShape, JobDone
+from vsearch.indexer.decode.picture import render
+from vsearch.indexer.decode.pool import DecodeJob, DecodeOptions, DecodePool, FrameChunk, FrameShape, JobDone
+from vsearch.indexer.decode.probe import open_video, pixel_aspect
 from vsearch.indexer.discover import find_videos
-from vsearch.indexer.picture import render
-from vsearch.indexer.probe import open_video, pixel_aspect
 
 SHAPE = FrameShape(64, "squash", "bilinear")
 DECODERS = ("pyav", "decord")

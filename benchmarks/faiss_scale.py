@@ -30,8 +30,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from vsearch.library.catalogue import GenerationRow
-from vsearch.library.index import (
+from vsearch.library.catalogue.rows import to_generation
+from vsearch.library.catalogue.schema import GenerationRow
+from vsearch.library.index.view import (
     IndexFiles,
     IndexView,
     generation_row,
@@ -40,7 +41,6 @@ from vsearch.library.index import (
     write_index,
     write_update,
 )
-from vsearch.library.rows import to_generation
 
 COSINES = {"picture": 0.9, "sentence": 0.25}
 QUERIES, TURNS, CHUNK = 200, 20, 50_000

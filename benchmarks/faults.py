@@ -138,7 +138,7 @@ def run(case: Path, verb: str, *more: str) -> Run:
     from typer.testing import CliRunner
 
     from vsearch.cli import command_line
-    from vsearch.library import reading
+    from vsearch.library.catalogue import reading
 
     reading._warned.clear()  # what is said once a process is said in each run
     app = command_line(verb, "models")  # a second verb, so that the first is named
@@ -191,9 +191,9 @@ def adopted(plain: Path, base: Path) -> Path:
     import torch
 
     from vsearch.models import load_backbone
-    from vsearch.models.checkpoint import save
-    from vsearch.models.recipe import load_recipe
-    from vsearch.models.video_text import VideoText
+    from vsearch.models.recipes.checkpoint import save
+    from vsearch.models.recipes.recipe import load_recipe
+    from vsearch.models.recipes.video_text import VideoText
 
     shutil.copytree(plain, base)
     backbone = load_backbone("mini", "cpu")
@@ -256,7 +256,7 @@ def child(nth: int, events: Path, arguments: list[str]) -> int:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    from vsearch.library.disk import HashingFile
+    from vsearch.library.files import HashingFile
 
     seen: list[str] = []
 

@@ -250,8 +250,8 @@ def decode_parts(options: argparse.Namespace, spent: Counter[str]) -> int:
     import av.logging
 
     from vsearch.errors import MediaError
-    from vsearch.indexer import decode_pyav
-    from vsearch.indexer.decode import DecodeOptions, decode
+    from vsearch.indexer.decode import pyav as decode_pyav
+    from vsearch.indexer.decode.sampling import DecodeOptions, decode
 
     class Nowhere:
         frames = 0

@@ -30,7 +30,8 @@ from untrimmed import build
 
 from vsearch.library import Library
 from vsearch.models import load_backbone
-from vsearch.models.localization_metrics import (
+from vsearch.models.generator import TrainingVideo, train_generator
+from vsearch.models.training.localization_metrics import (
     THUMOS_IOUS,
     MapResult,
     OpenSetResult,
@@ -38,13 +39,12 @@ from vsearch.models.localization_metrics import (
     mean_average_precision,
     open_set,
 )
-from vsearch.models.proposals import TrainingVideo, train_generator
-from vsearch.models.segments import AnnotatedVideo, Prediction, read_annotations
-from vsearch.retriever.action_prompts import annotated_pairs, prompted, with_instances
-from vsearch.retriever.actions import embed_actions, timeline_of, vocabulary
-from vsearch.retriever.generated import frame_ranges, generated_by, training_video
-from vsearch.retriever.localize import REJECT, Limits, background_from, localize, reference_windows
-from vsearch.retriever.proposals import Floats, Proposals, Timeline, propose, select
+from vsearch.models.training.segments import AnnotatedVideo, Prediction, read_annotations
+from vsearch.retriever.actions.generated import frame_ranges, generated_by, training_video
+from vsearch.retriever.actions.learn import annotated_pairs, prompted, with_instances
+from vsearch.retriever.actions.localize import REJECT, Limits, background_from, localize, reference_windows
+from vsearch.retriever.actions.proposals import Floats, Proposals, Timeline, propose, select
+from vsearch.retriever.actions.videos import embed_actions, timeline_of, vocabulary
 from vsearch.retriever.searching import live_encoder
 
 EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0)

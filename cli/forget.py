@@ -78,8 +78,8 @@ def named_videos(known: Sequence[Video], names: Sequence[str]) -> list[Video]:
 
     Raises LibraryError for a name of no video, or of several.
     """
-    from vsearch.library.location import absolute
-    from vsearch.library.reading import pick
+    from vsearch.library.catalogue.reading import pick
+    from vsearch.library.place import absolute
 
     by_path = {v.path: v for v in known}
     by_name: dict[str, list[Video]] = {}

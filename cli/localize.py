@@ -24,8 +24,8 @@ from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
     from vsearch.library import Video
-    from vsearch.retriever.actions import Maker
-    from vsearch.retriever.localize import Detection
+    from vsearch.retriever.actions.localize import Detection
+    from vsearch.retriever.actions.videos import Maker
 
 TIMELINE_CELLS = 60
 
@@ -59,9 +59,9 @@ def localize(
 
     Exit code 0 when something was found, 1 when nothing was.
     """
-    from vsearch.retriever.actions import localize_videos, named_actions
+    from vsearch.retriever.actions.localize import Limits
+    from vsearch.retriever.actions.videos import localize_videos, named_actions
     from vsearch.retriever.formats import FORMATS, render, to_activitynet
-    from vsearch.retriever.localize import Limits
 
     if output != "table" and output not in FORMATS:
         raise VsearchError(f"unknown format {output!r}; use table, {', '.join(FORMATS)}")
@@ -100,12 +100,12 @@ def draw_timeline(
 
 
 def _maker(file: Path | None) -> Maker:
-    from vsearch.retriever.proposals import propose
+    from vsearch.retriever.actions.proposals import propose
 
     if file is None:
         return propose
-    from vsearch.models.proposals import load_generator
-    from vsearch.retriever.generated import generated_by
+    from vsearch.models.generator import load_generator
+    from vsearch.retriever.actions.generated import generated_by
 
     return generated_by(load_generator(file))
 

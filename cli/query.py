@@ -52,7 +52,7 @@ def query(
 
     Exit code 0 when something was found, 1 when nothing (confident) was found.
     """
-    from vsearch.library.location import absolute, find_library
+    from vsearch.library.place import absolute, find_library
     from vsearch.retriever.helper import Asked, ask, start
     from vsearch.retriever.question import Question
 

@@ -29,8 +29,8 @@ def serve(
 ) -> None:  # fmt: skip
     """Open the search page, and the HTTP API beside it (docs/api.md)."""
     from vsearch.library import Library, find_library
-    from vsearch.library.location import ENVIRONMENT
-    from vsearch.webui.security import Access
+    from vsearch.library.place import ENVIRONMENT
+    from vsearch.webui.http.security import Access
     from vsearch.webui.server import serve as run
 
     access = Access(host, token)

@@ -13,7 +13,7 @@ from vsearch.errors import LibraryError, VsearchError
 
 if TYPE_CHECKING:
     from vsearch.library import Library, Video
-    from vsearch.retriever.actions import Learned
+    from vsearch.retriever.actions.videos import Learned
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def open_videos(
 def kept_vocabulary(library: Path | None, name: str) -> Learned | None:
     """A vocabulary that `vsearch classify --save` kept in the library, if there is one of that name."""
     from vsearch.library import Library, find_library
-    from vsearch.retriever.classify import load
+    from vsearch.retriever.actions.classify import load
 
     home = find_library(library)
     if not Library.exists(home):

@@ -18,7 +18,7 @@ from vsearch.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import Summary
+    from vsearch.library import LibrarySummary
 
 
 @verb
@@ -56,7 +56,7 @@ def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
             print(f"  {printable(str(v.path))}" + (f": {printable(v.reason)}" if v.reason else ""))
 
 
-def _age(state: Summary) -> str:
+def _age(state: LibrarySummary) -> str:
     assert state.generation is not None
     made = datetime.datetime.fromtimestamp(state.generation.created_at).strftime("%Y-%m-%d %H:%M")
     return f"made {made}" + ("" if state.up_to_date else "; not up to date, run `vsearch index` again")

@@ -53,11 +53,11 @@ def train(
     """Train a recipe; the best epoch on a held-out part of the training videos is kept in OUT."""
     from vsearch.indexer.training_frames import open_frames
     from vsearch.models import load_backbone
-    from vsearch.models.datasets import Dataset, read_dataset
-    from vsearch.models.metrics import few_shot
-    from vsearch.models.recipe import load_recipe
-    from vsearch.models.train import TrainOptions
-    from vsearch.models.train import train as run
+    from vsearch.models.recipes.recipe import load_recipe
+    from vsearch.models.training.datasets import Dataset, read_dataset
+    from vsearch.models.training.metrics import few_shot
+    from vsearch.models.training.train import TrainOptions
+    from vsearch.models.training.train import train as run
 
     chosen = load_recipe(recipe)
     if freeze_image:

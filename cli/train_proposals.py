@@ -36,11 +36,11 @@ def train_proposals(
     A video belongs to an annotation when its file's name without ending is the video's id. Nothing is decoded.
     """
     from vsearch.library import Library, find_library
-    from vsearch.models.proposals import TrainingOptions, train_generator
-    from vsearch.models.segments import read_annotations, read_names
-    from vsearch.retriever.action_prompts import learn_prompts
-    from vsearch.retriever.classify import check_name, save
-    from vsearch.retriever.generated import annotated_frames
+    from vsearch.models.generator import TrainingOptions, train_generator
+    from vsearch.models.training.segments import read_annotations, read_names
+    from vsearch.retriever.actions.classify import check_name, save
+    from vsearch.retriever.actions.generated import annotated_frames
+    from vsearch.retriever.actions.learn import learn_prompts
     from vsearch.retriever.searching import live_encoder
 
     if vocabulary is not None:

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vsearch.indexer.clip import export_clip
-    from vsearch.indexer.moments import embedder
     from vsearch.indexer.run import IndexOptions, index_videos
+    from vsearch.indexer.shared_progress import Progress, Report, RunSummary
     from vsearch.indexer.still import still_at
-    from vsearch.indexer.summary import Progress, Report, Summary
+    from vsearch.indexer.upkeep import embedder
 
 __all__ = [
     "IndexOptions",
     "Progress",
     "Report",
-    "Summary",
+    "RunSummary",
     "embedder",
     "export_clip",
     "index_videos",
     "still_at",
 ]
 _PLACES = {
-    "Progress": "summary",
-    "Report": "summary",
-    "Summary": "summary",
-    "embedder": "moments",
+    "Progress": "shared_progress",
+    "Report": "shared_progress",
+    "RunSummary": "shared_progress",
+    "embedder": "upkeep",
     "export_clip": "clip",
     "still_at": "still",
 }

@@ -6,19 +6,47 @@ answers as ever; killed after, the new one does. The old generation stays, so go
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.heap import keep_freed
-from vsearch.indexer.moments import register_head, renew_moments
-from vsearch.indexer.shared_progress import shared
-from vsearch.indexer.side_by_side import side_by_side
-from vsearch.indexer.summary import Progress, Report
+from vsearch.indexer.shared_progress import Progress, Report, shared
+from vsearch.indexer.upkeep import register_head, renew_moments
 from vsearch.library import Each, EncoderInfo, Library
+
+
+@contextlib.contextmanager
+def side_by_side() -> Iterator[Each]:
+    """Gives what `map` gives, in the same order, on as many threads as torch may use.
+
+    Items are taken in the caller's thread, not many ahead of the results. What an item raises comes in its place.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "vsearch-lane", torch.set_num_threads, (1,))
+
+    def ordered(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        waiting: deque[Future[Any]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    try:
+        yield ordered
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # what a thread has set counts for threads to come, too
 
 
 @dataclass(frozen=True)
@@ -46,7 +74,7 @@ def adopt(
     former = _live(library)
     _check_backbone(former, checkpoint)
     keep_freed()
-    from vsearch.models.frame_side import load_frame_side
+    from vsearch.models.recipes.frame_side import load_frame_side
 
     with library.writing(), shared(library.path, report) as told:
         told(Progress("loading the head"))

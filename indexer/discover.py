@@ -10,10 +10,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsearch.errors import VsearchError
+from vsearch.indexer.shared_progress import Progress, Report
 from vsearch.indexer.sniff import container_of, is_animated_webp, is_audio_only, is_text, read_head
+from vsearch.records import FoundFile
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
+
+    from vsearch.library import Scan
+
+
+def not_there(library_path: Path, absent: Path) -> VsearchError:
+    """The sentence for a path that does not exist, with the way out for one that the library knows."""
+    from vsearch.library import Library
+
+    known = 0
+    if Library.exists(library_path):
+        with Library.open(library_path) as library:
+            real = Path(os.path.realpath(absent))
+            known = sum(real == video.path or real in video.path.parents for video in library.videos())
+    if not known:
+        return VsearchError(f"there is no file or folder {absent}")
+    return VsearchError(
+        f"there is no file or folder {absent}, where the library knows {known} videos: on a disk that is away they "
+        "wait for it; under another name or place, index it there, and they are known; "
+        f"to give them up: vsearch forget {absent}"
+    )
+
+
+def scan(paths: Sequence[Path], report: Report) -> Scan:
+    """All videos in and below `paths`; what could not be looked into is reported."""
+    from vsearch.library import Scan
+
+    report(Progress("looking for videos"))
+    skipped: list[Path] = []
+
+    def on_skip(path: Path, reason: str) -> None:
+        skipped.append(path)
+        report(Progress("looking for videos", warning=f"{path}: {reason}"))
+
+    found = find_videos(paths, on_skip)
+    return Scan(
+        folders=tuple(Path(os.path.realpath(path)) for path in paths),
+        files=tuple(found),
+        skipped=tuple(skipped),
+    )
+
 
 IGNORE_FILE = ".vsearchignore"
 SETTLE_S = 2.0  # a file changed more recently than this may still be growing
@@ -64,17 +107,6 @@ _AUDIO_SUFFIXES = (
 Warn = Callable[[Path, str], None]
 
 
-@dataclass(frozen=True)
-class FoundFile:
-    """A file that is, or should be, a video. `path` is absolute and below `root`, a folder's real path; names
-    that are not UTF-8 are kept as `os.fsdecode` gives them."""
-
-    path: Path
-    root: Path
-    size: int
-    mtime_ns: int
-
-
 def find_videos(paths: Sequence[Path], on_warning: Warn, settle_s: float = SETTLE_S) -> list[FoundFile]:
     """All videos in and below `paths`, ordered by the bytes of their paths.
 
@@ -118,7 +150,7 @@ class _Walker:
             return self._warn(path, f"cannot be read: {error.strerror}")
         if not stat.S_ISREG(status.st_mode):
             return self._warn(path, "neither a file nor a folder")
-        self._add(FoundFile(path, path.parent, status.st_size, status.st_mtime_ns))
+        self._add(FoundFile(path, status.st_size, status.st_mtime_ns))
 
     def walk(self, top: str, root: Path, by_link: bool = False) -> None:
         """All candidates below a folder."""
@@ -182,14 +214,14 @@ class _Walker:
                 status = entry.stat()
             except OSError:
                 return None
-            return FoundFile(path, root, status.st_size, status.st_mtime_ns)
+            return FoundFile(path, status.st_size, status.st_mtime_ns)
         if name.endswith(_UNFINISHED):
             if container_of(head) or name.rpartition(".")[0].endswith(_VIDEO_SUFFIXES):
                 self._warn(path, "download not finished; left for next time")
             return None
         if not _is_wanted(name, head):
             return None
-        return FoundFile(path, root, status.st_size, status.st_mtime_ns)
+        return FoundFile(path, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)

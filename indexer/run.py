@@ -4,7 +4,7 @@ Where there is much to do it goes over new videos twice. The first pass decodes 
 searchable, marked coarse; the second, at full rate, replaces that video by video. A coarse video is still to do: a
 run that was stopped between the two goes on with the second.
 
-Decoding happens in child processes (`decode_pool`), encoding in threads of this one (`encoding`), which read on
+Decoding happens in child processes (`pool`), encoding in threads of this one (`encoding`), which read on
 (`ahead`) while this thread records. Each video is committed as soon as it is done: a run that is killed loses the videos in work, nothing else.
 """
 
@@ -22,19 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
-from vsearch.indexer.ahead import ahead
 from vsearch.indexer.attempts import Attempt, Settled, identified, planned_content
-from vsearch.indexer.cores import default_workers
-from vsearch.indexer.decode import DECODERS, DecodeOptions, clock
-from vsearch.indexer.decode_pool import DecodeJob, DecodePool, JobDone, JobFailed
-from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
-from vsearch.indexer.finding import not_there, scan
+from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode.pool import DecodeJob, DecodePool, JobDone, JobFailed, default_workers
+from vsearch.indexer.decode.sampling import DECODERS, DecodeOptions, clock
+from vsearch.indexer.discover import not_there, scan
+from vsearch.indexer.encoding import Lanes, VideoFrames, ahead, encoded
 from vsearch.indexer.fingerprint import fingerprint
 from vsearch.indexer.heap import keep_freed
-from vsearch.indexer.moments import embedder, register, renew_moments
-from vsearch.indexer.picture import FrameShape
-from vsearch.indexer.shared_progress import shared
-from vsearch.indexer.summary import Progress, Report, Summary
+from vsearch.indexer.shared_progress import Progress, Report, RunSummary, shared
+from vsearch.indexer.upkeep import embedder, register, renew_moments
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
@@ -67,7 +64,7 @@ class IndexOptions:
     dry_run: bool = False
 
 
-def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, report: Report) -> Summary:
+def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, report: Report) -> RunSummary:
     """Bring the library at `path` (made if need be) up to date with the videos under `paths`.
 
     Raises VsearchError for paths that are not there, a library in use by another run, a model that does not
@@ -86,7 +83,7 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
     if options.dry_run or not Library.exists(path):
         found = scan(paths, report)
         if not Library.exists(path) and (options.dry_run or not found.files):
-            return Summary(found=len(found.files), to_do=len(found.files), dry_run=options.dry_run)
+            return RunSummary(found=len(found.files), to_do=len(found.files), dry_run=options.dry_run)
         with Library.open(path, create=True) as library:
             if options.dry_run:
                 return _Run(library, options, report).plan_only(found)
@@ -124,9 +121,9 @@ class _Run:
         self._stage = "indexing"
         self._fresh: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
 
-    def plan_only(self, scan: Scan) -> Summary:
+    def plan_only(self, scan: Scan) -> RunSummary:
         plan = self._plan(scan)
-        return Summary(
+        return RunSummary(
             found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), moved=len(plan.moved),
             copies=len(plan.duplicates), missing=len(plan.missing), dry_run=True,
             to_do=sum(len(job.files) for job in plan.jobs),
@@ -149,7 +146,7 @@ class _Run:
             )
         return fps
 
-    def run(self, scan: Scan) -> Summary:
+    def run(self, scan: Scan) -> RunSummary:
         self._report(Progress("comparing with the library"))
         plan = self._plan(scan)
         for folder in plan.unreachable:
@@ -185,7 +182,7 @@ class _Run:
         finally:  # also when interrupted: what is recorded becomes searchable
             if encoder_id is not None:
                 self._publish(encoder_id)
-        return Summary(
+        return RunSummary(
             found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), indexed=indexed,
             partial=partial, moved=len(plan.moved), copies=len(plan.duplicates), missing=len(plan.missing),
             frames=self._frames, seconds=time.monotonic() - self._started, failures=sorted(failures),
@@ -228,7 +225,7 @@ class _Run:
         head, model, device = self.options.head, self.options.model, self._devices()[0]
         if head is None:
             return Encoder(load_backbone(model or DEFAULT_MODEL, device), ZeroShotHead())
-        from vsearch.models.trained_head import trained_encoder
+        from vsearch.models.recipes.trained_head import trained_encoder
 
         return trained_encoder(head, load_backbone(model or read_card(head).model, device), self._fps)
 
@@ -249,7 +246,7 @@ class _Run:
         devices, decoder = self._devices(), self.options.decoder
         options = DecodeOptions(self._fps, decoder=decoder)
         if decoder == "nvdec":
-            from vsearch.indexer.decode_torchcodec import check_torchcodec
+            from vsearch.indexer.decode.nvdec import check_torchcodec
 
             check_torchcodec(devices)
             options = replace(options, memory_limit_bytes=0, gpus=tuple(devices))
@@ -378,7 +375,7 @@ class _Run:
         return Settled(job, reason, True)
 
     def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int, *, coarse: bool) -> None:
-        from vsearch.library import COARSE_FPS, MediaInfo, NewMoment
+        from vsearch.library import COARSE_FPS, NewMoment
         from vsearch.models import plan_windows
 
         encoder = self._load()
@@ -386,21 +383,10 @@ class _Run:
         vectors, times = frames.result()
         windows = plan_windows(times, done.info.duration_ms, encoder.head.window_s, encoder.head.overlap)
         fps = COARSE_FPS if coarse else self._fps
-        info = done.info
-        media = MediaInfo(
-            info.container,
-            info.codec,
-            info.width,
-            info.height,
-            info.rotation,
-            info.duration_ms,
-            info.avg_fps,
-            info.start_ms,
-        )
         stored = self.library.frame_store.put(
             job.fingerprint, encoder.backbone.identity, fps, vectors, times,
             {
-                **asdict(media), "covered_ms": done.covered_ms, "size": job.files[0].size,
+                **asdict(done.info), "covered_ms": done.covered_ms, "size": job.files[0].size,
                 "poster": done.poster_jpeg is not None, "name": job.path.name,
                 "partial": None if coarse else done.partial,
             },
@@ -408,7 +394,7 @@ class _Run:
         recorded = self.library.record_indexed(
             files=job.files,
             fingerprint=job.fingerprint,
-            media=media,
+            media=done.info,
             covered_ms=done.covered_ms,
             frames=stored,
             encoder_id=encoder_id,

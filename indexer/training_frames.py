@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsearch.errors import VsearchError
-from vsearch.models.datasets import Clip
+from vsearch.models.training.datasets import Clip
 
 if TYPE_CHECKING:
     from vsearch.library import Library
     from vsearch.models import Backbone
     from vsearch.models.preprocess import Preprocess
-    from vsearch.models.recipe import Recipe
-    from vsearch.models.samples import FrameSource
+    from vsearch.models.recipes.recipe import Recipe
+    from vsearch.models.training.samples import FrameSource
 
 Report = Callable[[str], None]
 KEEP_FRAMES = 64  # of a clip, evenly spread: more than any recipe takes
@@ -40,7 +40,7 @@ def open_frames(
     paths: zip files, one library, or folders of videos. Raises VsearchError when nothing fits.
     """
     from vsearch.library import Library
-    from vsearch.models.samples import ZipFrames, cached_vectors
+    from vsearch.models.training.samples import ZipFrames, cached_vectors
 
     vectors_do = not recipe.in_network and recipe.similarity.kind != "video-prompts"
     if len(paths) == 1 and Library.exists(paths[0]):
@@ -95,14 +95,14 @@ class VideoFolder:
         return next((self._files[clip.video + e] for e in _ENDINGS if clip.video + e in self._files), None)
 
     def _decode(self, clips: Sequence[Clip], report: Report) -> None:
-        from vsearch.indexer.cores import default_workers
-        from vsearch.indexer.decode_pool import (
+        from vsearch.indexer.decode.pool import (
             DecodeJob,
             DecodeOptions,
             DecodePool,
             FrameChunk,
             FrameShape,
             JobFailed,
+            default_workers,
         )
 
         wanted: dict[Path, list[Clip]] = {}

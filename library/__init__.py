@@ -14,13 +14,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vsearch.library.catalogue.reader import open_reader, open_reading
+    from vsearch.library.catalogue.reading import Reading
     from vsearch.library.frames import FrameStore
     from vsearch.library.library import Library
-    from vsearch.library.location import find_library
-    from vsearch.library.planning import Job, Plan, Scan
-    from vsearch.library.reader import open_reader, open_reading
-    from vsearch.library.reading import Reading
-    from vsearch.library.records import (
+    from vsearch.library.place import find_library
+    from vsearch.library.plan import Job, Plan, Scan
+    from vsearch.records import (
         COARSE_FPS,
         FAILED,
         INDEXED,
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         FrameSet,
         FrameSetInfo,
         Generation,
+        LibrarySummary,
         MediaInfo,
         Moment,
         NewMoment,
         Recorded,
         StoredFrames,
-        Summary,
         Video,
     )
 
@@ -56,6 +56,7 @@ __all__ = [
     "Generation",
     "Job",
     "Library",
+    "LibrarySummary",
     "MediaInfo",
     "Moment",
     "NewMoment",
@@ -64,7 +65,6 @@ __all__ = [
     "Recorded",
     "Scan",
     "StoredFrames",
-    "Summary",
     "Video",
     "find_library",
     "open_reader",
@@ -73,18 +73,18 @@ __all__ = [
 _PLACES = {
     "frames": ["FrameStore"],
     "library": ["Library"],
-    "location": ["find_library"],
-    "planning": ["Job", "Plan", "Scan"],
-    "reader": ["open_reader", "open_reading"],
-    "reading": ["Reading"],
+    "place": ["find_library"],
+    "plan": ["Job", "Plan", "Scan"],
+    "catalogue.reader": ["open_reader", "open_reading"],
+    "catalogue.reading": ["Reading"],
 }
-_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
+_PLACE_OF = {name: f"vsearch.library.{place}" for place, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Each name comes at its first use: a query must not wait for what only indexing needs."""
     if name not in __all__:
         raise AttributeError(f"module 'vsearch.library' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"vsearch.library.{_PLACE_OF.get(name, 'records')}"), name)
+    found = getattr(importlib.import_module(_PLACE_OF.get(name, "vsearch.records")), name)
     globals()[name] = found
     return found

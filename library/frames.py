@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import DamagedFramesError, LibraryError
-from vsearch.library.disk import TEMPORARY, abandoned, new_file, put_in_place
-from vsearch.library.records import FrameSet, StoredFrames
+from vsearch.library.files import TEMPORARY, abandoned, new_file, put_in_place
+from vsearch.records import FrameSet, StoredFrames
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from vsearch.library.disk import file_sha256, new_file, put_in_place
+from vsearch.library.files import file_sha256, new_file, put_in_place
 
 HEADS = "heads"
 

@@ -15,18 +15,11 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import (
-    heads,
-    migrations,
-    posters,
-    publishing,
-    queries,
-    reading,
-    recording,
-    vocabularies,
-)
-from vsearch.library.backup import BACKUPS, back_up
-from vsearch.library.catalogue import (
+from vsearch.library import heads, posters, vocabularies
+from vsearch.library.catalogue import migrations, queries, reading, recording
+from vsearch.library.catalogue.reading import Ask, Reading
+from vsearch.library.catalogue.rows import Roots, to_encoder, to_generation
+from vsearch.library.catalogue.schema import (
     Catalogue,
     EncoderRow,
     FrameSetRow,
@@ -38,35 +31,35 @@ from vsearch.library.catalogue import (
     connect_sqlite,
     database_errors,
 )
-from vsearch.library.disk import TEMPORARY, abandoned, delete, disk_errors
+from vsearch.library.checks.backup import BACKUPS, back_up
+from vsearch.library.files import TEMPORARY, abandoned, delete, disk_errors
 from vsearch.library.frames import FRAMES
-from vsearch.library.index import INDEX
-from vsearch.library.location import CATALOGUE
+from vsearch.library.index import publish as publishing
+from vsearch.library.index.view import INDEX
 from vsearch.library.lock import WriterLock
-from vsearch.library.planning import Plan, Scan, make_plan
-from vsearch.library.reading import Ask, Reading
-from vsearch.library.records import (
+from vsearch.library.place import CATALOGUE
+from vsearch.library.plan import Plan, Scan, make_plan
+from vsearch.records import (
     Each,
     Embed,
     EncoderInfo,
     FoundFile,
     FrameSetInfo,
     Generation,
+    LibrarySummary,
     MediaInfo,
     Moment,
     NewMoment,
     Recorded,
     StoredFrames,
-    Summary,
     Video,
 )
-from vsearch.library.rows import Roots, to_encoder, to_generation
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.library.verify import Makers, Report
+    from vsearch.library.checks.verify import Makers, Report
 
 _OWN = (
     "catalogue",
@@ -375,7 +368,7 @@ class Library(Reading):
         path = self.path / posters.thumb_name(fingerprint)
         return path if path.is_file() else None
 
-    def summary(self) -> Summary:
+    def summary(self) -> LibrarySummary:
         with self._catalogue.read() as session:
             return queries.summary(session, self.path)
 
@@ -400,7 +393,7 @@ class Library(Reading):
 
         `makers`: what makes again what was lost; `embed` alone, that of `answering_encoder()`, rebuilds the index.
         """
-        from vsearch.library.verify import Makers, verify
+        from vsearch.library.checks.verify import Makers, verify
 
         makers = makers or Makers(embed=embed)
         with self.writing() if repair else contextlib.nullcontext():

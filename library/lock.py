@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from vsearch.errors import LibraryError
-from vsearch.library.disk import disk_errors, mode_like
+from vsearch.library.files import disk_errors, mode_like
 
 _log = logging.getLogger(__name__)
 _BYTE = 1 << 30  # Windows locks a byte range: one far behind the text, so that others can read who holds it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from vsearch.library.disk import new_file, put_in_place
+from vsearch.library.files import new_file, put_in_place
 
 THUMBS = "thumbs"
 _MARK, _DIGEST_BYTES = b"\nvs:", 8

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import LibraryError
-from vsearch.library.disk import disk_errors, new_file, put_in_place
+from vsearch.library.files import disk_errors, new_file, put_in_place
 
 if TYPE_CHECKING:
     import numpy as np

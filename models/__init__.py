@@ -1,7 +1,6 @@
 """Everything with weights: backbones, heads, the built-in model. Knows nothing of libraries, SQL or the CLI."""
 
 from vsearch.models.backbone import Backbone, list_backbones, load_backbone, resolve_devices
-from vsearch.models.checkpoint import Card, read_card
 from vsearch.models.encoder import (
     Encoder,
     Head,
@@ -14,6 +13,7 @@ from vsearch.models.encoder import (
     plan_windows,
 )
 from vsearch.models.preprocess import Preprocess
+from vsearch.models.recipes.checkpoint import Card, read_card
 
 __all__ = [
     "Backbone",

@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 from vsearch.errors import ModelError
 from vsearch.models.preprocess import Preprocess, identity_of, preprocess_of
+from vsearch.models.runtime.exported import Towers
 from vsearch.models.runtime.gpu import enough_memory, low_precision, on_device
-from vsearch.models.runtime.towers import Towers
 
 if TYPE_CHECKING:
     import torch
@@ -327,8 +327,8 @@ def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
     """The built-in model, or another build of it: `config.json` and `weights.safetensors` in `folder`."""
     import open_clip
 
-    from vsearch.models.compact import load_compact
     from vsearch.models.hubs import make_hub_aware
+    from vsearch.models.runtime.compact import load_compact
 
     config = json.loads((folder / "config.json").read_text())
     model_cfg = dict(config["model_cfg"])

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from vsearch.errors import VsearchError
 from vsearch.library import EncoderInfo, Reading, open_reader
-from vsearch.library.standing import HeldIndex
+from vsearch.library.index.standing import HeldIndex
 from vsearch.retriever.answer import Answer
 from vsearch.retriever.question import Question, answer, remember
 from vsearch.retriever.searching import live_encoder, matching_encoder, tidied
 
 if TYPE_CHECKING:
-    from vsearch.library.index import IndexView
+    from vsearch.library.index.view import IndexView
     from vsearch.models import TextEncoder
 
 _VIEWS, _ENCODERS = 3, 2

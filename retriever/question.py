@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vsearch.library import EncoderInfo, Reading
-    from vsearch.library.index import IndexView
+    from vsearch.library.index.view import IndexView
     from vsearch.models import TextEncoder
 
 LAST_HITS = "last_hits"  # noted in the library, so that `vsearch clip 1` knows what 1 was
@@ -90,7 +90,7 @@ def answer(
             view=view,
             cache=cache,
         )
-    from vsearch.retriever.actions import search_in
+    from vsearch.retriever.actions.videos import search_in
 
     path = Path(question.within_path) if question.within_path else None
     return search_in(

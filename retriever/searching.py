@@ -33,7 +33,7 @@ from vsearch.retriever.rank import (
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, FrameSet, Moment, Reading, Video
-    from vsearch.library.index import IndexView
+    from vsearch.library.index.view import IndexView
     from vsearch.models import Encoder, TextEncoder
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
@@ -272,7 +272,7 @@ def check_head(encoder: EncoderInfo) -> None:
     checkpoint = encoder.spec["head"].get("checkpoint")
     if checkpoint is None:
         return
-    from vsearch.models.checkpoint import CARD, WEIGHTS
+    from vsearch.models.recipes.checkpoint import CARD, WEIGHTS
 
     if not all((Path(checkpoint) / name).is_file() for name in (CARD, WEIGHTS)):
         raise LibraryError(

@@ -21,7 +21,7 @@ from vsearch.indexer.fingerprint import fingerprint
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import ZeroShotHead, plan_windows
 from vsearch.webui import create_app
-from vsearch.webui.security import Access
+from vsearch.webui.http.security import Access
 
 DIM = 16
 HEAD = ZeroShotHead()

@@ -26,10 +26,10 @@ from vsearch.models.action_prompts import (
     train_prompts,
 )
 from vsearch.models.mini.train.prompts import Clips, phrase_batch, phrases_of
-from vsearch.models.segments import Segment
-from vsearch.retriever import actions
-from vsearch.retriever.action_prompts import annotated_pairs
-from vsearch.retriever.proposals import Timeline
+from vsearch.models.training.segments import Segment
+from vsearch.retriever.actions import videos as actions
+from vsearch.retriever.actions.learn import annotated_pairs
+from vsearch.retriever.actions.proposals import Timeline
 from vsearch.retriever.searching import sentence_vector
 
 NAMES = ["archery", "playing piano", "surfing"]

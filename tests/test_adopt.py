@@ -22,7 +22,7 @@ from tests.shapes import DIRECTIONS, clip
 from tests.towers import write_model
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.adopt import adopt, rollback
-from vsearch.indexer.moments import embedder, register
+from vsearch.indexer.upkeep import embedder, register
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import (
     Encoder,
@@ -32,15 +32,15 @@ from vsearch.models import (
     load_encoder,
     plan_windows,
 )
-from vsearch.models.checkpoint import CARD, WEIGHTS, save
-from vsearch.models.frame_side import load_frame_side
-from vsearch.models.recipe import load_recipe
-from vsearch.models.samples import pad, pick
-from vsearch.models.trained_head import load_trained_head, trained_encoder
-from vsearch.models.video_text import VideoText
+from vsearch.models.recipes.checkpoint import CARD, WEIGHTS, save
+from vsearch.models.recipes.frame_side import load_frame_side
+from vsearch.models.recipes.recipe import load_recipe
+from vsearch.models.recipes.trained_head import load_trained_head, trained_encoder
+from vsearch.models.recipes.video_text import VideoText
+from vsearch.models.training.samples import pad, pick
 from vsearch.retriever import search, search_similar
-from vsearch.retriever.actions import localize_videos, search_in
-from vsearch.retriever.classify import classify
+from vsearch.retriever.actions.classify import classify
+from vsearch.retriever.actions.videos import localize_videos, search_in
 
 QUERY = "a square moves from left to right"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from vsearch.indexer.ahead import ahead
+from vsearch.indexer.encoding import ahead
 
 
 def doubled(given: Iterable[int]) -> Iterator[int]:

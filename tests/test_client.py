@@ -15,7 +15,8 @@ import pytest
 import vsearch
 from tests.test_search import add_video
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, reading
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library.catalogue import reading
 from vsearch.models import ZeroShotHead
 from vsearch.models.encoder import load_quick_encoder
 from vsearch.retriever import Answer

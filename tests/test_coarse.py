@@ -15,10 +15,10 @@ import pytest
 from tests.media import read_barcode, truncated, write_video
 from vsearch.errors import LibraryError
 from vsearch.indexer import IndexOptions, Progress, index_videos, run
-from vsearch.indexer.decode import DecodeOptions, decode
-from vsearch.indexer.picture import FrameShape
-from vsearch.indexer.probe import MediaInfo
+from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode.sampling import DecodeOptions, decode
 from vsearch.library import Library
+from vsearch.records import MediaInfo
 
 EVERY_S = 2.0
 REGULAR = {"sc_threshold": "0"}  # no keyframes but every `gop` pictures
@@ -49,7 +49,7 @@ class Run:
         self.warnings: list[str] = []
         self.stop_at: str | None = None
 
-    def __call__(self) -> run.Summary:
+    def __call__(self) -> run.RunSummary:
         options = IndexOptions(model=str(self.model), device="cpu", workers=1)
         self.stages.clear()
         return index_videos(self.library, [self.folder], options, self.report)
@@ -96,7 +96,7 @@ def test_after_the_first_pass_everything_is_searchable_and_marked(
 ) -> None:
     from vsearch.cli.output import print_hits
     from vsearch.retriever import search_look
-    from vsearch.retriever.actions import timeline_of
+    from vsearch.retriever.actions.videos import timeline_of
     from vsearch.retriever.answer import Answer
 
     index.stop_at = "full rate"

@@ -11,9 +11,9 @@ import pytest
 
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Plan, Scan, open_reading
-from vsearch.library.restore import mend_catalogue
-from vsearch.retriever.actions import localize_videos
-from vsearch.retriever.classify import classify
+from vsearch.library.checks.restore import mend_catalogue
+from vsearch.retriever.actions.classify import classify
+from vsearch.retriever.actions.videos import localize_videos
 from vsearch.retriever.searching import search
 
 DIM, FRAMES = 16, 24
@@ -74,8 +74,8 @@ def index(library: Library) -> Plan:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("vsearch.retriever.actions._templates", lambda encoder: ("a {}",))
-    monkeypatch.setattr("vsearch.library.reading._warned", set())
+    monkeypatch.setattr("vsearch.retriever.actions.videos._templates", lambda encoder: ("a {}",))
+    monkeypatch.setattr("vsearch.library.catalogue.reading._warned", set())
     with Library.open(tmp_path / "library", create=True) as library:
         index(library)
         return library.path
@@ -378,7 +378,7 @@ def test_a_repair_of_the_catalogue_killed_in_between_can_be_done_again(
 
     (place / "catalogue.sqlite").write_bytes(damaged)
     with monkeypatch.context() as patch:
-        patch.setattr("vsearch.library.restore.put_in_place", killed)
+        patch.setattr("vsearch.library.checks.restore.put_in_place", killed)
         with pytest.raises(KeyboardInterrupt):
             mend_catalogue(place)
     assert mend_catalogue(place) is not None  # within the same second

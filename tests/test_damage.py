@@ -25,10 +25,10 @@ from vsearch.library import (
     Video,
     open_reading,
 )
-from vsearch.library.index import id_check
-from vsearch.retriever.actions import dense_timeline_of, localize_videos
+from vsearch.library.index.view import id_check
+from vsearch.retriever.actions.classify import classify
+from vsearch.retriever.actions.videos import dense_timeline_of, localize_videos
 from vsearch.retriever.answer import Scored
-from vsearch.retriever.classify import classify
 from vsearch.retriever.rank import split_into_events
 from vsearch.retriever.searching import matching_encoder, search, search_similar
 
@@ -163,7 +163,7 @@ def test_a_damaged_frame_file_costs_its_video_the_re_ranking(
 def test_a_damaged_frame_file_costs_actions_its_video_alone(
     place: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vsearch.retriever.actions._templates", lambda encoder: ("a {}",))
+    monkeypatch.setattr("vsearch.retriever.actions.videos._templates", lambda encoder: ("a {}",))
     with Library.open(place) as library:
         damage(frames_of(library, "one"))
         names = ["look 0", "look 1"]
@@ -296,7 +296,7 @@ def test_a_disk_that_fails_or_is_gone_is_a_sentence(
         raise OSError(number, os.strerror(number))
 
     with Library.open(place) as library, monkeypatch.context() as patch:
-        patch.setattr("vsearch.library.index_files.file_sha256", failing)
+        patch.setattr("vsearch.library.index.parts.file_sha256", failing)
         with pytest.raises(LibraryError, match="fails or is no longer there"):
             search(library, "look 1")
     with Library.open(place) as library, monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vsearch.errors import VsearchError
-from vsearch.models.datasets import dataset_names, read_dataset
+from vsearch.models.training.datasets import dataset_names, read_dataset
 
 
 def official(folder: Path, videos: int = 3) -> Path:

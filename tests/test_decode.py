@@ -22,9 +22,10 @@ import pytest
 
 from tests import media
 from vsearch.errors import VsearchError
-from vsearch.indexer import decode_child, decode_pool
-from vsearch.indexer.decode import decode
-from vsearch.indexer.decode_pool import (
+from vsearch.indexer.decode import child as decode_child
+from vsearch.indexer.decode import pool as decode_pool
+from vsearch.indexer.decode.picture import Kept, Orientation, render
+from vsearch.indexer.decode.pool import (
     DecodeJob,
     DecodeOptions,
     DecodePool,
@@ -33,7 +34,7 @@ from vsearch.indexer.decode_pool import (
     FrameShape,
     JobDone,
 )
-from vsearch.indexer.picture import Kept, Orientation, render
+from vsearch.indexer.decode.sampling import decode
 
 FPS = 5.0
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds child processes through /proc")
@@ -474,7 +475,7 @@ def children(pid: int | None = None) -> list[int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             continue
-        if parent == (pid or os.getpid()) and b"decode_worker" in command:
+        if parent == (pid or os.getpid()) and b"decode.worker" in command:
             found.append(int(entry.name))
     return found
 
@@ -604,7 +605,7 @@ def test_time_is_allowed_for_what_a_file_turns_out_to_hold(
     "error", [RuntimeError("Invalid data [swscaler]"), ValueError("pix_fmt"), KeyError(3)]
 )
 def test_no_word_of_the_decoders_gets_into_a_reason(error: Exception) -> None:
-    from vsearch.indexer.decode_worker import _fault
+    from vsearch.indexer.decode.worker import _fault
 
     assert _fault(error, 1 << 30) == {
         "kind": "failed", "reason": "damaged: its decoder failed", "passing": False
@@ -690,7 +691,7 @@ def test_decoders_end_with_their_parent(long_video: Path, end: signal.Signals) -
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from vsearch.indexer.decode_pool import *\n"
+        "from vsearch.indexer.decode.pool import *\n"
         "with DecodePool(DecodeOptions(fps=25), 1) as pool:\n"
         f"    for event in pool.run(DecodeJob(i, Path({str(long_video)!r})) for i in range(99)):\n"
         "        print('going', flush=True)\n"

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from tests import media
-from vsearch.indexer import decode_pyav
-from vsearch.indexer.decode import DecodeOptions, FrameShape, decode
-from vsearch.indexer.probe import MediaInfo
+from vsearch.indexer.decode import pyav as decode_pyav
+from vsearch.indexer.decode.sampling import DecodeOptions, FrameShape, decode
+from vsearch.records import MediaInfo
 
 Sample = tuple[int, bytes]
 

@@ -15,10 +15,7 @@ import torch
 from tests import media
 from vsearch.errors import VsearchError
 from vsearch.indexer import IndexOptions, index_videos
-from vsearch.indexer.decode import DecodeOptions, Outcome, decode
-from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobDone
-from vsearch.indexer.decode_pyav import PyavSource
-from vsearch.indexer.decode_torchcodec import (
+from vsearch.indexer.decode.nvdec import (
     TorchcodecSource,
     _opened,
     _sample,
@@ -26,7 +23,10 @@ from vsearch.indexer.decode_torchcodec import (
     open_torchcodec,
     to_square,
 )
-from vsearch.indexer.picture import FrameShape
+from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode.pool import DecodeJob, DecodePool, FrameChunk, JobDone
+from vsearch.indexer.decode.pyav import PyavSource
+from vsearch.indexer.decode.sampling import DecodeOptions, Outcome, decode
 from vsearch.library import Library
 from vsearch.models import load_backbone
 
@@ -173,9 +173,7 @@ def test_a_decoder_process_loads_it_beside_pyav(tmp_path: Path) -> None:
 def test_an_index_made_with_it_has_the_frames_of_pyav(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "vsearch.indexer.decode_torchcodec.check_torchcodec", lambda devices: None
-    )  # on the CPU
+    monkeypatch.setattr("vsearch.indexer.decode.nvdec.check_torchcodec", lambda devices: None)  # on the CPU
     (tmp_path / "videos").mkdir()
     media.write_video(tmp_path / "videos" / "a.mp4")
     stored = []

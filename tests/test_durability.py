@@ -22,10 +22,10 @@ from sqlalchemy import event
 from tests.media import write_video
 from vsearch.errors import LibraryError
 from vsearch.library import FoundFile, FrameStore, Library, MediaInfo, NewMoment, Scan
-from vsearch.library.backup import FORMER, NEWEST
+from vsearch.library.checks.backup import FORMER, NEWEST
+from vsearch.library.checks.restore import catalogue_faults, mend_catalogue
+from vsearch.library.index.publish import publish
 from vsearch.library.lock import WriterLock
-from vsearch.library.publishing import publish
-from vsearch.library.restore import catalogue_faults, mend_catalogue
 from vsearch.library.vocabularies import write_vocabulary
 
 WHOLE = (NewMoment(0, 10_000, 0, 20),)
@@ -182,7 +182,7 @@ def test_a_catalogue_comes_back_when_the_log_of_the_damaged_one_is_gone_from_the
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(library: Library, events: list[Event]) -> None:
-    from vsearch.models.checkpoint import write_whole
+    from vsearch.models.recipes.checkpoint import write_whole
 
     write_whole(library.path / "card", b"{}")
     written = events.index(("synced", str((library.path / "card").stat().st_ino)))
@@ -242,7 +242,7 @@ def test_temporary_files_of_a_writer_at_work_are_left_alone_and_those_of_a_dead_
     program = f"""
         import sys
         from pathlib import Path
-        from vsearch.library.disk import new_file
+        from vsearch.library.files import new_file
         with new_file(Path({str(library.path / "frames")!r})) as (file, temporary):
             file.write(b"half")
             print(temporary, flush=True)
@@ -288,7 +288,7 @@ def test_an_error_after_the_commit_leaves_the_new_index_where_it_is(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(library._catalogue, "write", interrupted)
-    from vsearch.library import publishing
+    from vsearch.library.index import publish as publishing
 
     with pytest.raises(KeyboardInterrupt):
         publishing.publish(

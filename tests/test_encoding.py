@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from vsearch.indexer.decode_pool import Event, FrameChunk, JobDone, JobFailed
+from vsearch.indexer.decode.pool import Event, FrameChunk, JobDone, JobFailed
 from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
-from vsearch.indexer.probe import MediaInfo
 from vsearch.models import load_backbone
+from vsearch.records import MediaInfo
 
 INFO = MediaInfo("mp4", "h264", 4, 4, 0, 1000, 25.0)
 

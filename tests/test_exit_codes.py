@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vsearch.library
-import vsearch.library.location
+import vsearch.library.place
 from tests.test_search import add_video
 from vsearch.cli import main
 from vsearch.library import Library
@@ -129,5 +129,5 @@ def test_130_when_interrupted(line: str, place: Path, run: Run, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vsearch.library, "find_library", interrupted)
-    monkeypatch.setattr(vsearch.library.location, "find_library", interrupted)
+    monkeypatch.setattr(vsearch.library.place, "find_library", interrupted)
     assert run(line) == 130

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from vsearch.errors import ModelError, VsearchError
-from vsearch.models.localization_metrics import average_recall
-from vsearch.models.proposals import (
+from vsearch.models.generator import (
     Generator,
     TrainingOptions,
     TrainingVideo,
     load_generator,
     train_generator,
 )
-from vsearch.models.segments import Prediction, Segment
-from vsearch.retriever.generated import generated_by, training_video
-from vsearch.retriever.proposals import Proposals, Timeline, propose
+from vsearch.models.training.localization_metrics import average_recall
+from vsearch.models.training.segments import Prediction, Segment
+from vsearch.retriever.actions.generated import generated_by, training_video
+from vsearch.retriever.actions.proposals import Proposals, Timeline, propose
 
 DIM, ACTIONS = 24, (0, 1, 2, 3)
 QUICK = TrainingOptions(steps=120, pieces=10)

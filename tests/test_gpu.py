@@ -17,10 +17,10 @@ from benchmarks import gpu as benchmark
 from tests.media import picture, write_video
 from vsearch.errors import ModelError
 from vsearch.indexer import IndexOptions, index_videos
-from vsearch.indexer.cores import default_workers
-from vsearch.indexer.decode import DecodeOptions, decode
+from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode.pool import default_workers
+from vsearch.indexer.decode.sampling import DecodeOptions, decode
 from vsearch.indexer.encoding import Lanes
-from vsearch.indexer.picture import FrameShape
 from vsearch.library import Library
 from vsearch.models import load_backbone, resolve_devices
 from vsearch.models.backbone import Backbone, resolve_device
@@ -214,7 +214,7 @@ def test_too_little_memory_is_said_in_a_sentence(tiny_model: Path) -> None:
 
 
 def test_more_processes_decode_where_the_cores_need_not_encode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vsearch.indexer.cores.available_cores", lambda: 16)
+    monkeypatch.setattr("vsearch.indexer.decode.pool.available_cores", lambda: 16)
     assert default_workers(["cpu"]) == 8
     assert default_workers(["cuda"]) == 15
     assert default_workers(["cuda:0", "cuda:1"]) == 14

@@ -133,3 +133,57 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+PACKAGES = {init.parent for room in (*MAY_IMPORT, "vsearch") for init in (ROOT / room).rglob("__init__.py")}
+MOST_MODULES = 14
+MOST_LINES = 400
+LONG = {  # lines today; may only shrink
+    "indexer/decode/pool.py", "indexer/run.py", "library/catalogue/reading.py", "library/library.py", "models/backbone.py",
+}  # fmt: skip
+SAME_NAME = {"records.py", "heads.py"}  # webui's beside vsearch's and the library's
+SAME_CLASS = {"Library"}  # the library's, and what Python users get
+
+
+def product_files() -> list[Path]:
+    return [file for package in PACKAGES for file in package.glob("*.py") if "mini" not in file.parts]
+
+
+def test_no_folder_is_crowded() -> None:
+    for package in PACKAGES - {ROOT / "cli"}:  # one file a verb
+        modules = [file for file in package.glob("*.py") if file.name != "__init__.py"]
+        assert len(modules) <= MOST_MODULES, package.relative_to(ROOT)
+
+
+def test_no_file_is_long() -> None:
+    long = {
+        file.relative_to(ROOT).as_posix()
+        for file in product_files()
+        if len(file.read_text().splitlines()) > MOST_LINES
+    }
+    assert long <= LONG
+
+
+def test_no_module_name_is_in_two_rooms() -> None:
+    rooms: dict[str, set[str]] = {}
+    for file in product_files():
+        room = file.relative_to(ROOT).parts[0]
+        if room != "cli" and not file.name.startswith("__"):
+            rooms.setdefault(file.name, set()).add(room)
+    assert {name for name, found in rooms.items() if len(found) > 1} <= SAME_NAME
+
+
+def test_a_public_class_name_means_one_thing() -> None:
+    places: dict[str, int] = {}
+    for file in product_files():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name] = places.get(node.name, 0) + 1
+    assert {name for name, count in places.items() if count > 1} <= SAME_CLASS
+
+
+def test_no_private_operator_of_torch() -> None:
+    for file in product_files():
+        assert not re.search(
+            r"torch\.ops\.(mkldnn|aten)|\._version\b|torch\._C", file.read_text(encoding="utf-8")
+        ), file

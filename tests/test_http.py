@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from tests.site import QUERY, make_library, running
-from vsearch.webui import bodies, connections
-from vsearch.webui.security import Access
+from vsearch.webui import connections
+from vsearch.webui.http import bodies
+from vsearch.webui.http.security import Access
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
 

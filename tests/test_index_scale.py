@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, index_base
-from vsearch.library.index import EXACT_VALUES, IndexView
-from vsearch.library.index_codes import Codes, train_codes
-from vsearch.library.index_effort import PROMISED_RECALL, Need, efforts, sample_queries
+from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library.index import compressed as index_base
+from vsearch.library.index.codes import Codes, train_codes
+from vsearch.library.index.effort import PROMISED_RECALL, Need, efforts, sample_queries
+from vsearch.library.index.view import EXACT_VALUES, IndexView
 
 DIM, VIDEOS, EACH = 64, 25, 200  # 5,000 moments, one a frame
 SMALL = 100_000
@@ -28,9 +29,9 @@ MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, EACH * 500, 25.0)
 
 @pytest.fixture(autouse=True)
 def large_begins_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
-    monkeypatch.setattr("vsearch.library.index.ADDED_LEAST", 0)
-    monkeypatch.setattr("vsearch.library.index.ADDED_SHARE", 0.05)  # a video, not two
+    monkeypatch.setattr("vsearch.library.index.view.EXACT_VALUES", SMALL)
+    monkeypatch.setattr("vsearch.library.index.view.ADDED_LEAST", 0)
+    monkeypatch.setattr("vsearch.library.index.view.ADDED_SHARE", 0.05)  # a video, not two
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -87,7 +88,7 @@ def made(folder: Path, frames: Callable[[np.random.Generator], np.ndarray]) -> P
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
+        patch.setattr("vsearch.library.index.view.EXACT_VALUES", SMALL)
         return {
             kind.__name__: made(tmp_path_factory.mktemp("large"), kind)
             for kind in (clustered, unclustered, uneven)
@@ -330,7 +331,7 @@ def test_no_room_for_a_base_leaves_the_old_generation_answering(
         replace(old, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vsearch.library.disk.os.replace", full)
+        patch.setattr("vsearch.library.files.os.replace", full)
         with pytest.raises(LibraryError, match="No room is left"):
             library.publish_update(encoder(library), embed=embed, carry_over=False)
     assert len(done) == 2
@@ -343,7 +344,7 @@ def test_an_exact_library_of_an_older_vsearch_opens_and_switches_when_it_is_larg
 ) -> None:
     shutil.copytree(libraries["unclustered"], tmp_path / "library")
     with monkeypatch.context() as patch:
-        patch.setattr("vsearch.library.index.EXACT_VALUES", EXACT_VALUES)
+        patch.setattr("vsearch.library.index.view.EXACT_VALUES", EXACT_VALUES)
         with Library.open(tmp_path / "library") as library:
             library.publish_update(encoder(library), embed=embed, carry_over=False)
             query = queries_at(library.open_live(), 0.3, 20)
@@ -473,9 +474,9 @@ def test_building_on_a_gpu_gives_the_same_index(library: Library, monkeypatch: p
 def test_an_indexing_run_sees_a_damaged_base_and_rebuilds_it(
     libraries: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    monkeypatch.setattr("vsearch.library.index.EXACT_VALUES", SMALL)
+    monkeypatch.setattr("vsearch.library.index.view.EXACT_VALUES", SMALL)
     monkeypatch.setattr(
-        "vsearch.library.index_files._WHOLE", 0
+        "vsearch.library.index.parts._WHOLE", 0
     )  # only samples are looked at when it is opened
     shutil.copytree(libraries["clustered"], tmp_path / "library")
     with Library.open(tmp_path / "library") as library:

@@ -43,10 +43,10 @@ from vsearch.library import (
     Scan,
     Video,
     find_library,
-    migrations,
 )
-from vsearch.library.location import network_filesystem
-from vsearch.library.planning import make_plan
+from vsearch.library.catalogue import migrations
+from vsearch.library.place import network_filesystem
+from vsearch.library.plan import make_plan
 
 DIM = 16
 MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, 10_000, 25.0)
@@ -184,7 +184,7 @@ def test_network_disks_are_told_from_local_ones(tmp_path: Path) -> None:
 def test_on_a_network_disk_the_journal_needs_no_shared_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vsearch.library.catalogue.network_filesystem", lambda _path: "nfs4")
+    monkeypatch.setattr("vsearch.library.catalogue.schema.network_filesystem", lambda _path: "nfs4")
     with Library.open(tmp_path / "lib", create=True) as library:
         encoder(library)
         assert not list(library.path.glob("*-wal"))
@@ -790,7 +790,7 @@ def test_query_vectors_are_remembered_for_their_encoder(
     library.cache_text(one, "a dog", vector)
     np.testing.assert_array_equal(library.cached_text(one, "a dog"), vector)
     assert library.cached_text(other, "a dog") is None
-    monkeypatch.setattr("vsearch.library.reading._CACHED_TEXTS", 2)
+    monkeypatch.setattr("vsearch.library.catalogue.reading._CACHED_TEXTS", 2)
     library.cache_text(one, "a cat", vector)
     library.cache_text(one, "a fox", vector)
     assert library.cached_text(one, "a dog") is None
@@ -914,7 +914,7 @@ def test_queries_go_on_while_generations_are_switched(tmp_path: Path) -> None:
 def test_a_query_that_loses_the_race_looks_again(library: Library, videos: Path) -> None:
     """Between reading the pointer and opening the file, two generations come and go."""
     index(library, videos)
-    from vsearch.library import reading
+    from vsearch.library.catalogue import reading
 
     opened = reading.open_index
     raced = []
@@ -1009,7 +1009,7 @@ def test_no_room_at_the_last_step_leaves_nothing_behind(
 
     (videos / "new.mp4").write_text("new")
     with monkeypatch.context() as patch:
-        patch.setattr(f"vsearch.library.disk.os.{step}", full)
+        patch.setattr(f"vsearch.library.files.os.{step}", full)
         with pytest.raises(LibraryError, match="No room is left"):
             index(library, videos)
     assert state(library) == before

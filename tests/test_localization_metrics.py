@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsearch.errors import VsearchError
-from vsearch.models.localization_metrics import (
+from vsearch.models.training.localization_metrics import (
     ACTIVITYNET_IOUS,
     THUMOS_IOUS,
     average_recall,
@@ -25,7 +25,7 @@ from vsearch.models.localization_metrics import (
     open_set,
     tiou,
 )
-from vsearch.models.segments import (
+from vsearch.models.training.segments import (
     MomentQuery,
     Prediction,
     Segment,

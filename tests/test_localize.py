@@ -14,10 +14,11 @@ from tests.media import write_video
 from vsearch.errors import VsearchError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.models import ZeroShotHead
-from vsearch.models.segments import AnnotatedVideo, Segment
-from vsearch.retriever import actions, classify
-from vsearch.retriever.generated import annotated_frames
-from vsearch.retriever.localize import (
+from vsearch.models.training.segments import AnnotatedVideo, Segment
+from vsearch.retriever.actions import classify
+from vsearch.retriever.actions import videos as actions
+from vsearch.retriever.actions.generated import annotated_frames
+from vsearch.retriever.actions.localize import (
     DEFAULT_LIMITS,
     Background,
     Detection,
@@ -26,7 +27,7 @@ from vsearch.retriever.localize import (
     localize,
     soft_nms,
 )
-from vsearch.retriever.proposals import Timeline, propose
+from vsearch.retriever.actions.proposals import Timeline, propose
 
 DIM = 24
 NAMES = ["archery", "surfing", "piano"]

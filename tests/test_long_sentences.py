@@ -14,7 +14,7 @@ from vsearch.library import Library
 from vsearch.models import Encoder, ZeroShotHead, load_backbone
 from vsearch.models.encoder import load_quick_encoder
 from vsearch.retriever import live_encoder, search, sentence_vector
-from vsearch.retriever.actions import search_in
+from vsearch.retriever.actions.videos import search_in
 from vsearch.retriever.question import OwnEncoder, remember
 
 WORDS = [

@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 import torch
 
-from vsearch.models.losses import classification, masked_words, nce, soft_target_kl
+from vsearch.models.training.losses import classification, masked_words, nce, soft_target_kl
 
 LOGITS = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
 

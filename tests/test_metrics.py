@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vsearch.errors import VsearchError
-from vsearch.models.metrics import (
+from vsearch.models.training.metrics import (
     dual_softmax,
     few_shot,
     paragraphs,

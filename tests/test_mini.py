@@ -12,7 +12,7 @@ import torch
 from vsearch.errors import ModelError
 from vsearch.models import load_backbone
 from vsearch.models.backbone import MINI_DIR, Backbone
-from vsearch.models.compact import load_compact, save_compact
+from vsearch.models.runtime.compact import load_compact, save_compact
 
 GOLDEN = Path(__file__).parent / "golden_mini.json"
 

@@ -14,7 +14,7 @@ from tests import media
 from tests.conftest import Vsearch
 from tests.test_adopt import checkpoint
 from tests.towers import write_model
-from vsearch.indexer import decode_child
+from vsearch.indexer.decode import child as decode_child
 from vsearch.indexer.encoding import Lanes
 from vsearch.library import Library
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.media import write_video
 from vsearch.errors import VsearchError
-from vsearch.indexer.pack import main, pack
 from vsearch.models.mini.train.data import list_captions, list_pictures, split_groups
+from vsearch.models.mini.train.pack import main, pack
 
 
 @pytest.fixture

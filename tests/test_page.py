@@ -244,7 +244,7 @@ def test_localize_tab_shows_bars(page: Any, ids: dict[str, Any]) -> None:
 
     from tests.site import AXES
     from vsearch.library import Library
-    from vsearch.retriever.actions import TEMPLATES, cache_key
+    from vsearch.retriever.actions.videos import TEMPLATES, cache_key
 
     with Library.open(ids["library"]) as library:
         (encoder,) = library.encoders()

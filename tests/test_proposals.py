@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsearch.retriever.moments import find_intervals
-from vsearch.retriever.proposals import Timeline, propose, suppress
+from vsearch.retriever.actions.proposals import Timeline, propose, suppress
+from vsearch.retriever.intervals import find_intervals
 
 DIM = 24
 

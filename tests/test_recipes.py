@@ -12,8 +12,8 @@ from tests.towers import small_clip
 from vsearch.errors import ModelError
 from vsearch.models.backbone import Backbone, load_backbone
 from vsearch.models.preprocess import Preprocess
-from vsearch.models.recipe import RECIPES, load_recipe, read_recipe, recipe_names
-from vsearch.models.video_text import Batch, VideoText
+from vsearch.models.recipes.recipe import RECIPES, load_recipe, read_recipe, recipe_names
+from vsearch.models.recipes.video_text import Batch, VideoText
 
 LABELS = ["left", "right"]
 

@@ -15,19 +15,13 @@ import pytest
 from tests import media
 from vsearch import process
 from vsearch.errors import VsearchError
-from vsearch.indexer import (
-    IndexOptions,
-    Progress,
-    Summary,
-    decode_child,
-    decode_pool,
-    fingerprint,
-    index_videos,
-)
+from vsearch.indexer import IndexOptions, Progress, RunSummary, fingerprint, index_videos
 from vsearch.indexer import run as indexing
+from vsearch.indexer.decode import child as decode_child
+from vsearch.indexer.decode import pool as decode_pool
 from vsearch.library import Library
 
-Index = Callable[..., Summary]
+Index = Callable[..., RunSummary]
 
 
 @pytest.fixture
@@ -47,7 +41,7 @@ def said() -> list[Progress]:
 
 @pytest.fixture
 def index(tmp_path: Path, tiny_model: Path, said: list[Progress]) -> Index:
-    def run(*paths: Path, **options: Any) -> Summary:
+    def run(*paths: Path, **options: Any) -> RunSummary:
         told = {"model": str(tiny_model), "device": "cpu", "workers": 1, **options}
         return index_videos(tmp_path / "library", paths, IndexOptions(**told), said.append)
 
@@ -60,7 +54,7 @@ def states(tmp_path: Path) -> dict[str, str]:
 
 
 def roots(library: Library) -> int:
-    from vsearch.library.catalogue import RootRow
+    from vsearch.library.catalogue.schema import RootRow
 
     with library._catalogue.read() as session:
         return session.query(RootRow).count()
@@ -261,7 +255,7 @@ def test_a_fault_of_the_installation_is_no_file_s_fault(
 ) -> None:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "worker_without_a_part.py").write_text(
-        "from vsearch.indexer import decode_worker\n"
+        "from vsearch.indexer.decode import worker as decode_worker\n"
         "def decode(*a): raise ImportError('cannot import name Disposition')\n"
         "def main():\n    decode_worker.decode = decode\n    decode_worker.main()\n"
     )
@@ -299,7 +293,7 @@ def test_the_rate_belongs_to_the_library(tmp_path: Path, folder: Path, index: In
     media.write_video(folder / "new.mp4", frames=100)
     assert index(folder).frames == 4
     with Library.open(tmp_path / "library") as library, library._catalogue.write() as session:
-        from vsearch.library.catalogue import MetaRow
+        from vsearch.library.catalogue.schema import MetaRow
 
         session.query(MetaRow).filter(MetaRow.key == "fps").delete()  # a library of before
     assert index(folder).unchanged == 4

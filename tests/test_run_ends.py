@@ -16,8 +16,8 @@ import pytest
 from tests.test_cli import make_video
 from vsearch import cores
 from vsearch.indexer import Progress
-from vsearch.indexer.ahead import ahead
-from vsearch.indexer.cores import default_workers
+from vsearch.indexer.decode.pool import default_workers
+from vsearch.indexer.encoding import ahead
 from vsearch.indexer.shared_progress import running, shared
 
 

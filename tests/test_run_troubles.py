@@ -19,12 +19,13 @@ import pytest
 
 from tests import media
 from vsearch.errors import LibraryError
-from vsearch.indexer import IndexOptions, Progress, Summary, decode_pool, fingerprint, index_videos
+from vsearch.indexer import IndexOptions, Progress, RunSummary, fingerprint, index_videos
 from vsearch.indexer import run as indexing
+from vsearch.indexer.decode import pool as decode_pool
 from vsearch.library import Library
 from vsearch.library.frames import FrameStore
 
-Index = Callable[..., Summary]
+Index = Callable[..., RunSummary]
 
 
 def video(path: Path, frames: int = 25) -> Path:
@@ -49,7 +50,7 @@ def said() -> list[Progress]:
 
 @pytest.fixture
 def index(tmp_path: Path, tiny_model: Path, said: list[Progress]) -> Index:
-    def run(*paths: Path, **options: Any) -> Summary:
+    def run(*paths: Path, **options: Any) -> RunSummary:
         told = {"model": str(tiny_model), "device": "cpu", "workers": 1, **options}
         return index_videos(tmp_path / "library", paths, IndexOptions(**told), said.append)
 

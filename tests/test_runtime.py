@@ -19,10 +19,10 @@ from tests.media import picture
 from vsearch.errors import ModelError
 from vsearch.models import load_backbone
 from vsearch.models.backbone import MINI_DIR, Backbone
-from vsearch.models.bpe import Tokenizer
 from vsearch.models.preprocess import Preprocess
+from vsearch.models.runtime.bpe import Tokenizer
 from vsearch.models.runtime.export import write_towers
-from vsearch.models.runtime.towers import Towers
+from vsearch.models.runtime.exported import Towers
 
 SENTENCES = [
     "a dog running on grass",

@@ -17,7 +17,7 @@ import pytest
 from tests.media import write_video
 from tests.site import QUERY, add_clip, h264, make_library, publish, running
 from vsearch.library import Library
-from vsearch.webui.sending import UNSATISFIABLE, parse_range
+from vsearch.webui.http.sending import UNSATISFIABLE, parse_range
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
 
@@ -151,7 +151,7 @@ def test_ranges_of_nothing() -> None:
 
 
 def test_no_file_stays_open_when_askers_leave(site: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    from vsearch.webui import sending
+    from vsearch.webui.http import sending
 
     kept: list[object] = []  # so that no garbage collector closes them for us
     init = sending._OpenFile.__init__
@@ -264,7 +264,7 @@ def test_a_library_made_again_is_noticed_and_a_deleted_one_too(tmp_path: Path) -
 def test_maps_are_opened_once_a_generation_however_many_ask(
     site: httpx.Client, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import vsearch.library.reading as reading
+    import vsearch.library.catalogue.reading as reading
 
     opened, inside, most = [], [], []
     open_index = reading.open_index

@@ -15,10 +15,10 @@ import pytest
 
 from tests import media
 from vsearch.errors import MediaError
-from vsearch.indexer.decode import DecodeOptions
-from vsearch.indexer.decode_joined import open_pyav
-from vsearch.indexer.decode_pyav import PyavSource
-from vsearch.indexer.picture import FrameShape
+from vsearch.indexer.decode.joined import open_pyav
+from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode.pyav import PyavSource
+from vsearch.indexer.decode.sampling import DecodeOptions
 
 SMALL = (64, 48)
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from tests.towers import small_clip
 from vsearch.errors import ModelError
-from vsearch.models.blocks import Block, count
-from vsearch.models.similarity import TightTransformer, cosine
-from vsearch.models.temporal import build_temporal, pool, positions_for, start_from_text
+from vsearch.models.recipes.blocks import Block, count
+from vsearch.models.recipes.similarity import TightTransformer, cosine
+from vsearch.models.recipes.temporal import build_temporal, pool, positions_for, start_from_text
 
 KINDS = {
     "mean": {},

@@ -10,11 +10,11 @@ from torch import nn
 
 from tests.towers import shape_of, small_clip, tokens
 from vsearch.errors import ModelError
-from vsearch.models.blocks import count
 from vsearch.models.prompts import ContinuousPrompts
-from vsearch.models.temporal import TemporalAdapter, build_temporal, pool
-from vsearch.models.text_tower import MaskedWordHead, TextAdapters, read
-from vsearch.models.towers import CrossFrameTower, FrameTower, TedTower, build_tower
+from vsearch.models.recipes.blocks import count
+from vsearch.models.recipes.temporal import TemporalAdapter, build_temporal, pool
+from vsearch.models.recipes.text_tower import MaskedWordHead, TextAdapters, read
+from vsearch.models.recipes.towers import CrossFrameTower, FrameTower, TedTower, build_tower
 
 VIDEO = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 

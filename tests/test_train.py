@@ -16,15 +16,15 @@ from tests.shapes import write_corpus
 from tests.towers import sighted_clip, write_model
 from vsearch.errors import ModelError, VsearchError
 from vsearch.models.backbone import Backbone
-from vsearch.models.checkpoint import load, read_card
-from vsearch.models.datasets import Clip, Dataset, read_dataset
 from vsearch.models.encoder import Window
-from vsearch.models.evaluate import evaluate, refuse_leak
 from vsearch.models.preprocess import Preprocess
-from vsearch.models.recipe import RECIPES, Recipe, TemporalPart, load_recipe
-from vsearch.models.samples import Samples, ZipFrames, cached_vectors, collate, pick
-from vsearch.models.train import TrainOptions, hold_out, train
-from vsearch.models.trained_head import load_trained_head
+from vsearch.models.recipes.checkpoint import load, read_card
+from vsearch.models.recipes.recipe import RECIPES, Recipe, TemporalPart, load_recipe
+from vsearch.models.recipes.trained_head import load_trained_head
+from vsearch.models.training.datasets import Clip, Dataset, read_dataset
+from vsearch.models.training.evaluate import evaluate, refuse_leak
+from vsearch.models.training.samples import Samples, ZipFrames, cached_vectors, collate, pick
+from vsearch.models.training.train import TrainOptions, hold_out, train
 
 pytest.importorskip("accelerate", reason="training is an extra")
 
@@ -98,7 +98,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = quick(corpus, tmp_path / "whole")
-    from vsearch.models import train as module
+    from vsearch.models.training import train as module
 
     stops = iter([False, True])
     real = module._Run.after_epoch

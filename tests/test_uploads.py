@@ -127,7 +127,7 @@ def test_new_sentences_are_answered_while_an_upload_is_decoded(
 def test_new_sentences_are_answered_while_actions_are_located(
     site: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vsearch.retriever import actions
+    from vsearch.retriever.actions import videos as actions
 
     began, go, localize = threading.Event(), threading.Event(), actions.localize
 
@@ -145,7 +145,7 @@ def test_new_sentences_are_answered_while_actions_are_located(
 
 
 def test_see_through_pictures_stand_on_white() -> None:
-    from vsearch.indexer.picture import FrameShape
+    from vsearch.indexer.decode.picture import FrameShape
     from vsearch.indexer.still import is_picture, read_still
 
     with tempfile.TemporaryDirectory() as folder:

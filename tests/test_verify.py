@@ -174,7 +174,7 @@ def test_an_update_over_a_damaged_index_embeds_everything_anew(library: Library)
 def test_a_large_index_is_sampled_when_opened_and_read_whole_by_verify(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vsearch.library.index_files._WHOLE", 0)
+    monkeypatch.setattr("vsearch.library.index.parts._WHOLE", 0)
     ids = np.sort(library.open_live().ids)
     wide = np.ones((3, 1_000_000), np.float32)  # 6 MB: the samples leave gaps
     library.publish(1, ids, wide)

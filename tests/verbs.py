@@ -168,7 +168,7 @@ def forks(streams: str) -> None:
     """Of the child: run the commands that are on standard input, each in a fork."""
     orders, answers = json.load(sys.stdin), []
     trained = ("torch", "open_clip") if any(order[0] in TRAINING for order in orders) else ()
-    for slow in (*trained, "faiss", "vsearch.library.catalogue", "vsearch.retriever"):
+    for slow in (*trained, "faiss", "vsearch.library.catalogue.schema", "vsearch.retriever"):
         importlib.import_module(slow)
     import vsearch.cli
 
@@ -200,7 +200,7 @@ def _read(file: IO[bytes]) -> str:
 def run_here(order: Sequence[str]) -> Ran:
     """Run a command in this process."""
     from vsearch.cli import main
-    from vsearch.library import reading
+    from vsearch.library.catalogue import reading
 
     reading._warned.clear()  # what is said once a process is said in each run
     out, err = (_captured() for _ in range(2))

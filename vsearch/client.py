@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vsearch.library import Video
     from vsearch.models import Encoder, TextEncoder
     from vsearch.retriever import Answer
-    from vsearch.retriever.localize import Detection
+    from vsearch.retriever.actions.localize import Detection
 
 
 class Library:
@@ -28,7 +28,7 @@ class Library:
 
     def __init__(self, path: Path, device: str) -> None:
         from vsearch.library import Library as Stored
-        from vsearch.library.standing import Standing
+        from vsearch.library.index.standing import Standing
 
         self._standing = Standing(path, Stored)
         self._device = device
@@ -70,7 +70,7 @@ class Library:
 
     def localize(self, video: Video | str, actions: list[str]) -> list[Detection]:
         """When the named actions happen in `video`, best first."""
-        from vsearch.retriever.actions import localize_videos, names_are_known
+        from vsearch.retriever.actions.videos import localize_videos, names_are_known
 
         library, source = self._standing.library(), self._video(video)
         encoder = None if names_are_known(library, actions) else self._loaded()

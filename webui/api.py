@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 from vsearch.errors import VsearchError
 from vsearch.webui import heads, media
-from vsearch.webui.engine import Engine, Question
+from vsearch.webui.engine import Engine, PageQuestion
 from vsearch.webui.filters import Filters
+from vsearch.webui.http.refusals import REFUSALS
+from vsearch.webui.http.sending import send_bytes, send_file
 from vsearch.webui.records import (
     AnswerRecord,
     DetectionRecord,
@@ -36,13 +38,11 @@ from vsearch.webui.records import (
     text,
     video_record,
 )
-from vsearch.webui.refusals import REFUSALS
-from vsearch.webui.sending import send_bytes, send_file
 from vsearch.webui.uploads import received
 
 if TYPE_CHECKING:
     from vsearch.retriever import Answer
-    from vsearch.retriever.localize import Detection
+    from vsearch.retriever.actions.localize import Detection
 
 TIMELINE_POINTS = 400
 MAX_ACTIONS, MAX_LISTED, MAX_TROUBLED, MAX_FOLDERS = 50, 5000, 500, 500
@@ -95,13 +95,13 @@ def _question(
     video: Annotated[int | None, Query(description="or the picture of this video")] = None,
     t: Seconds = 0.0,
     look: Annotated[str | None, Query(max_length=64, description="or an upload, see POST /api/look")] = None,
-) -> Question:
+) -> PageQuestion:
     if sum(part is not None for part in (q, video, look)) != 1:
         raise VsearchError("ask with one of q (a sentence), video and t (a picture), or look (an upload)")
-    return Question(q, video, round(t * 1000), look)
+    return PageQuestion(q, video, round(t * 1000), look)
 
 
-Asked = Annotated[Question, Depends(_question)]
+Asked = Annotated[PageQuestion, Depends(_question)]
 Kept = Annotated[Filters, Depends(_filters)]
 
 
@@ -124,7 +124,7 @@ def search(request: Request, question: Asked, filters: Kept, n: Number = 24) -> 
 def similar(request: Request, video: int, t: Seconds, filters: Kept, n: Number = 24) -> AnswerRecord:
     """Moments that look like a video's picture at `t` seconds."""
     engine = _engine(request)
-    asked = Question(video=video, time_ms=round(t * 1000))
+    asked = PageQuestion(video=video, time_ms=round(t * 1000))
     return _answered(engine, engine.search(asked, n, filters))
 
 
@@ -154,7 +154,7 @@ def timeline(request: Request, id: int, question: Asked) -> TimelineRecord:
     import numpy as np
 
     from vsearch.retriever import live_encoder
-    from vsearch.retriever.actions import dense_timeline_of, timeline_of
+    from vsearch.retriever.actions.videos import dense_timeline_of, timeline_of
 
     engine = _engine(request)
     library, video = engine.library(), engine.video(id)

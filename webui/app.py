@@ -14,10 +14,10 @@ from fastapi.responses import FileResponse, Response
 import vsearch
 from vsearch.webui.api import router
 from vsearch.webui.engine import Engine
+from vsearch.webui.http.refusals import say_no
+from vsearch.webui.http.security import Access, Guard
 from vsearch.webui.jobs import Jobs
 from vsearch.webui.media import Previews
-from vsearch.webui.refusals import say_no
-from vsearch.webui.security import Access, Guard
 from vsearch.webui.stills import Stills
 
 ASSETS = Path(__file__).parent / "assets"

@@ -18,16 +18,16 @@ from fastapi import HTTPException
 
 from vsearch.errors import VsearchError
 from vsearch.library import Library
-from vsearch.library.standing import Standing
+from vsearch.library.index.standing import Standing
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from vsearch.library import EncoderInfo, Video
-    from vsearch.library.catalogue import Catalogue
-    from vsearch.library.records import FrameSet
+    from vsearch.library.catalogue.schema import Catalogue
     from vsearch.models import Encoder
+    from vsearch.records import FrameSet
     from vsearch.retriever import Answer
     from vsearch.webui.filters import Filters
 
@@ -35,7 +35,7 @@ MAX_LOOKS = 500  # vectors of uploads, about a kilobyte each; the oldest go firs
 
 
 @dataclass(frozen=True)
-class Question:
+class PageQuestion:
     """One of: a sentence; the picture of video `video` at `time_ms`; the token of an upload."""
 
     text: str | None = None
@@ -68,7 +68,7 @@ class Engine:
             raise HTTPException(404, "this video is another one now; search again")
         return found
 
-    def search(self, question: Question, number: int, filters: Filters) -> Answer:
+    def search(self, question: PageQuestion, number: int, filters: Filters) -> Answer:
         from vsearch.retriever import search, search_look, search_similar
 
         library, only = self.library(), filters.predicate()
@@ -90,7 +90,7 @@ class Engine:
         look = self._look(question.look or "")
         return search_look(library, look, "an upload", number=number, only=only, view=self._standing.view)
 
-    def vector(self, question: Question) -> npt.NDArray[np.float32]:
+    def vector(self, question: PageQuestion) -> npt.NDArray[np.float32]:
         """The question in the space of moments, (D,) unit length."""
         from vsearch.retriever import look_of
 
@@ -123,8 +123,8 @@ class Engine:
 
     def localize(self, video: Video, names: list[str], threshold: float) -> list[Any]:
         from vsearch.retriever import live_encoder
-        from vsearch.retriever.actions import embed_actions, localize_videos, names_are_known
-        from vsearch.retriever.localize import Limits
+        from vsearch.retriever.actions.localize import Limits
+        from vsearch.retriever.actions.videos import embed_actions, localize_videos, names_are_known
 
         library = self.library()
         live = live_encoder(library)

@@ -16,7 +16,7 @@ FINE = (0, 3)  # 3: finished, some files failed again
 
 
 @dataclass(frozen=True)
-class Job:
+class JobState:
     """`error`: what the command said when it failed."""
 
     name: str
@@ -31,7 +31,7 @@ class Jobs:
         self._library = library
         self._mutex = threading.Lock()
         self._process: process.Process | None = None
-        self._job: Job | None = None
+        self._job: JobState | None = None
 
     def retry(self, files: Sequence[Path]) -> None:
         self._start(
@@ -41,7 +41,7 @@ class Jobs:
     def adopt(self, checkpoint: Path) -> None:
         self._start("adopt", ["adopt", *_progress(), "--", os.fspath(checkpoint)])
 
-    def state(self) -> Job | None:
+    def state(self) -> JobState | None:
         with self._mutex:
             return self._job
 
@@ -58,14 +58,14 @@ class Jobs:
             if self._job is not None and self._job.running:
                 raise VsearchError("this server is busy with such work already; wait for its end")
             job = process.start("vsearch.cli:program", command, stderr=True)
-            self._process, self._job = job, Job(name, True)
+            self._process, self._job = job, JobState(name, True)
 
         def wait() -> None:
             said = job.communicate()[1].decode(errors="replace").strip().splitlines()
             code = job.returncode
             error = None if code in FINE else (said[-1] if said else f"it ended with code {code}")
             with self._mutex:
-                self._job = Job(name, False, error)
+                self._job = JobState(name, False, error)
 
         threading.Thread(target=wait, daemon=True).start()
 

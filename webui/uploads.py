@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.indexer.picture import FrameShape
+    from vsearch.indexer.decode.picture import FrameShape
     from vsearch.models import Encoder, Preprocess
 
     Frames = npt.NDArray[np.uint8]
@@ -59,7 +59,7 @@ def frames_of(path: Path, pre: Preprocess) -> tuple[Frames, Times]:
     """(T, S, S, 3) RGB of a picture or clip, and (T,) ms. Raises MediaError."""
     import numpy as np
 
-    from vsearch.indexer.picture import FrameShape
+    from vsearch.indexer.decode.picture import FrameShape
     from vsearch.indexer.still import is_picture, read_still
 
     shape = FrameShape(pre.size, pre.resize_mode, pre.interpolation)
@@ -85,8 +85,8 @@ def _read_clip(path: Path, shape: FrameShape) -> tuple[Frames, Times]:
     """(T, S, S, 3) RGB and (T,) ms of at most LONGEST_S seconds."""
     import numpy as np
 
-    from vsearch.indexer.decode import DecodeOptions
-    from vsearch.indexer.decode_pool import DecodeJob, DecodePool, FrameChunk, JobFailed
+    from vsearch.indexer.decode.pool import DecodeJob, DecodePool, FrameChunk, JobFailed
+    from vsearch.indexer.decode.sampling import DecodeOptions
 
     options = DecodeOptions(fps=FPS, shape=shape, deadline_s=DEADLINE_S, deadline_per_video_s=0.0)
     frames, times = [], []

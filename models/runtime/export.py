@@ -1,4 +1,4 @@
-"""Writing a backbone's towers as graphs for ONNX Runtime (see `towers.py`)."""
+"""Writing a backbone's towers as graphs for ONNX Runtime (see `exported.py`)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vsearch.errors import ModelError
-from vsearch.models.bpe import Tokenizer
 from vsearch.models.preprocess import Preprocess
-from vsearch.models.runtime.towers import CARD, MODULE, Towers
+from vsearch.models.runtime.bpe import Tokenizer
+from vsearch.models.runtime.exported import CARD, MODULE, Towers
 
 OPSET = 17
 TOLERANCE = 1e-4  # largest difference of a value, as a part of the largest value of the vector

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vsearch.errors import ModelError
-from vsearch.models.runtime.towers import Towers
+from vsearch.models.runtime.exported import Towers
 
 _SOURCES = "sources.json"  # the files on this machine that the weights came from, as they were then
 

@@ -1,6 +1,6 @@
 """What the built-in model is trained on: captions, pictures and which caption belongs to which picture.
 
-Every part of the data folder may be missing; own pictures and videos go into `more/` (`vsearch.indexer.pack`).
+Every part of the data folder may be missing; own pictures and videos go into `more/` (`vsearch.models.mini.train.pack`).
 Folder layout expected of `--data`: see the model card (README.md beside this folder).
 A *group* is one video or one photo: its pictures (up to six frames, or one) and its captions.
 """
@@ -73,7 +73,7 @@ def photo_captions(data: Path) -> dict[str, list[str]]:
 
 
 def more_captions(data: Path) -> dict[str, list[str]]:
-    """Captions of what `vsearch.indexer.pack` wrote into `more/`, by NAME/GROUP."""
+    """Captions of what `vsearch.models.mini.train.pack` wrote into `more/`, by NAME/GROUP."""
     captions: dict[str, list[str]] = {}
     for path in sorted((data / "more").glob("*.csv")):
         with open(path, encoding="utf8", newline="") as file:

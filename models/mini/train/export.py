@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from vsearch.models.backbone import load_mini
-from vsearch.models.compact import load_compact, save_compact
 from vsearch.models.mini.train.align import load_material
 from vsearch.models.mini.train.data import TokenCache
 from vsearch.models.mini.train.hubs import HUBS, hub_aware
 from vsearch.models.mini.train.net import CONFIG, build_clip
 from vsearch.models.mini.train.text import encode
+from vsearch.models.runtime.compact import load_compact, save_compact
 from vsearch.models.runtime.export import write_towers
 
 INT8 = ("token_embedding.weight",)

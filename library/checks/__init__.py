@@ -1,0 +1,1 @@
+"""Whether a library is what it says: backups, verification and repair."""

@@ -1,0 +1,1 @@
+"""Training and evaluation: data sets, samples, losses, the loop, and figures."""

@@ -1,0 +1,1 @@
+"""Action names against videos: names, proposals, localization, classification, and learning from examples."""
