@@ -48,8 +48,8 @@ def classify(
     device: DeviceOption = "auto",
 ) -> None:
     """Say which action each VIDEO shows, with probabilities among the names given."""
-    from vsearch.retriever.actions.classify import classify as judge
     from vsearch.retriever.actions.videos import named_actions
+    from vsearch.retriever.session import Session
 
     if sum(given is not None for given in (actions, vocabulary, examples)) != 1:
         raise VsearchError("give one of --actions, --vocabulary and --examples")
@@ -60,7 +60,7 @@ def classify(
         learned = kept_vocabulary(library, vocabulary)
     names = list(learned.names) if learned else named_actions(actions, vocabulary)
     with open_videos(paths, library, device) as (opened, videos):
-        guesses = judge(opened, videos, names, learned=learned, number=number, device=device)
+        guesses = Session.of(opened, device).classify(videos, names, learned=learned, number=number)
     if as_json:
         results = [
             {

@@ -60,18 +60,19 @@ def localize(
     Exit code 0 when something was found, 1 when nothing was.
     """
     from vsearch.retriever.actions.localize import Limits
-    from vsearch.retriever.actions.videos import localize_videos, named_actions
+    from vsearch.retriever.actions.videos import named_actions
     from vsearch.retriever.formats import FORMATS, render, to_activitynet
+    from vsearch.retriever.session import Session
 
     if output != "table" and output not in FORMATS:
         raise VsearchError(f"unknown format {output!r}; use table, {', '.join(FORMATS)}")
     learned = kept_vocabulary(library, vocabulary) if vocabulary and not actions else None
     names = list(learned.names) if learned else named_actions(actions, vocabulary)
     with open_videos(paths or [], library, device) as (opened, videos):
-        found = localize_videos(
-            opened, videos, names, limits=Limits(per_class, per_video, threshold), maker=_maker(proposals),
-            learned=learned, device=device,
-        )  # fmt: skip
+        limits, maker = Limits(per_class, per_video, threshold), _maker(proposals)
+        found = Session.of(opened, device).localize(
+            videos, names, limits=limits, maker=maker, learned=learned
+        )
     if output == "table":
         _print_tables(found)
     else:
@@ -99,11 +100,10 @@ def draw_timeline(
     return {label: "".join(bar) for label, bar in bars.items()}
 
 
-def _maker(file: Path | None) -> Maker:
-    from vsearch.retriever.actions.proposals import propose
-
+def _maker(file: Path | None) -> Maker | None:
+    """None: training-free."""
     if file is None:
-        return propose
+        return None
     from vsearch.models.generator import load_generator
     from vsearch.retriever.actions.generated import generated_by
 

@@ -86,23 +86,22 @@ def query(
 def _answer_alone(place: Path, question: Question, device: str, fmt: str) -> tuple[Answer, bool]:
     """Print the answer; gives it, and whether the model was needed."""
     from vsearch.library import open_reading
-    from vsearch.retriever import live_encoder
-    from vsearch.retriever.question import OwnEncoder, answer, remember
+    from vsearch.retriever.session import Session
 
     with open_reading(place) as library:
-        encoder = OwnEncoder(live_encoder(library), device)
-        given = answer(library, question, encoder=encoder, device=device, cache=False)
+        session = Session.of(library, device)
+        given = session.answer(question)
         _print_now(given, fmt)
-        remember(library, given, encoder)
-    return given, encoder.loaded is not None
+        session.remember(given)
+    return given, bool(session.encoders)
 
 
 def _note(place: Path, given: Answer) -> None:
     from vsearch.library import open_reading
-    from vsearch.retriever.question import remember
+    from vsearch.retriever.session import Session
 
     with open_reading(place) as library:
-        remember(library, given)
+        Session.of(library).remember(given)
 
 
 def _print_now(given: Answer, fmt: str) -> None:

@@ -24,18 +24,18 @@ def similar(
 ) -> None:
     """Find moments that look like what VIDEO shows at TIME."""
     from vsearch.library import find_library, open_reading
-    from vsearch.retriever import search_similar
-    from vsearch.retriever.question import remember
+    from vsearch.retriever.session import Session
 
     video, at, time = moment.rpartition("@")
     if not at:
         raise VsearchError(f"write VIDEO@TIME, such as {moment}@1:35")
     time_ms, fmt = parse_time(time), output.chosen_format(as_json=as_json, jsonl=jsonl)
     with open_reading(find_library(library)) as opened:
-        answer = search_similar(opened, opened.find_video(video), time_ms, number=number)
+        session = Session.of(opened)
+        answer = session.similar(opened.find_video(video), time_ms, number=number)
         output.print_hits(answer, fmt)
         sys.stdout.flush()  # the answer first
-        remember(opened, answer)
+        session.remember(answer)
     if not answer.hits:
         note("nothing found")
         raise typer.Exit(EXIT_NOTHING)

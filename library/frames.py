@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ _CHECKED = 1024  # records checked at a time: what stays in the processor's cach
 # Files of this process by row, path, inode, size and times: whether every byte is as it was written. Hashing takes 0.6 to
 # 1.8 ms a megabyte, once; 200 candidates of two minutes each have 50 MB.
 _checked: dict[tuple[object, ...], bool] = {}
+_reading_header = threading.Lock()  # NumPy reads it with `ast`, which threads can upset
 
 
 class FrameStore:
@@ -96,7 +98,8 @@ class FrameStore:
                 _checked[key] = found.st_size == stored.bytes and self.sound(stored)
             if not _checked[key]:
                 raise ValueError("content")
-            records = np.load(path, mmap_mode="r", allow_pickle=False)
+            with _reading_header:
+                records = np.load(path, mmap_mode="r", allow_pickle=False)
             if records.dtype != _record(stored.dim) or records.shape != (stored.count,):
                 raise ValueError("shape")
         except (OSError, ValueError, EOFError, SyntaxError) as error:

@@ -2,24 +2,17 @@
 
 Both towers stay frozen; what is learned is a table of a few rows in the text tower's token space, the same for all
 names, so it serves names that it was not trained on. It starts from the words of a template, not from noise as in
-the paper: training sets here are small. `mini` ships such a table (`mini/prompts.safetensors`).
+the paper: training sets here are small.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-
-from vsearch.errors import ModelError
-from vsearch.models.backbone import MINI_DIR
-from vsearch.models.encoder import normalise
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +34,6 @@ ACTION_TEMPLATES = (
     "look, they are {}",
 )
 BEFORE, BEHIND = "a video of a person", "in a video"  # what the learned vectors start as
-WEIGHTS, CARD = "prompts.safetensors", "prompts.json"
 
 
 @dataclass(frozen=True)
@@ -119,51 +111,6 @@ def embed_names(backbone: Backbone, prompts: ContinuousPrompts, names: Sequence[
     with torch.inference_mode():
         vectors = torch.nn.functional.normalize(_read(backbone, prompts, names).float(), dim=-1)
     return vectors.cpu().numpy()
-
-
-def embed_blend(backbone: Backbone, prompts: ContinuousPrompts, names: Sequence[str]) -> Floats:
-    """(N, D) float32 unit vectors, half learned prompts and half ACTION_TEMPLATES.
-
-    Prompts alone know less of names that they were not trained on.
-    """
-    filled = [normalise(backbone.encode_texts([t.format(n) for n in names])) for t in ACTION_TEMPLATES]
-    return normalise(normalise(np.mean(filled, axis=0)) + embed_names(backbone, prompts, names))
-
-
-def save_prompts(folder: Path, prompts: ContinuousPrompts, about: dict[str, Any]) -> None:
-    """`prompts.safetensors` and `prompts.json`: `backbone` (identity) and whatever else is to be known."""
-    from safetensors.torch import save_file
-
-    save_file({"table": prompts.table.detach().cpu().contiguous()}, str(folder / WEIGHTS))
-    document = {**about, "prefix": prompts.prefix, "suffix": prompts.suffix}
-    (folder / CARD).write_text(json.dumps(document, indent=2) + "\n")
-
-
-@lru_cache(maxsize=1)
-def shipped_prompts(backbone_identity: str, folder: Path = MINI_DIR) -> str | None:
-    """What the prompts that ship for a backbone are known by, or None.
-
-    None, too, where they were found to be worse than templates on clips that they were not trained on.
-    """
-    if not (folder / CARD).is_file():
-        return None
-    about = json.loads((folder / CARD).read_text())
-    if about["backbone"] != backbone_identity or not about["default"]:
-        return None
-    return f"prompts@{about['table']}"
-
-
-def load_prompts(backbone: Backbone, folder: Path = MINI_DIR) -> ContinuousPrompts:
-    """The shipped prompts. Raises ModelError when they are missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    prompts = start_prompts(backbone)
-    try:
-        prompts.table.data.copy_(load_file(str(folder / WEIGHTS))["table"])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as fault:
-        raise ModelError(f"cannot read {folder / WEIGHTS}: {fault}; install vsearch again") from fault
-    return prompts.eval().requires_grad_(False)
 
 
 def _read(backbone: Backbone, prompts: ContinuousPrompts, names: Sequence[str]) -> torch.Tensor:

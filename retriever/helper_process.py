@@ -1,4 +1,4 @@
-"""The query helper itself; its order (JSON) is on standard input.
+"""The query helper itself: a socket over a few sessions; its order (JSON) is on standard input.
 
 Only the holder of the lock beside the socket may take the address, so of two that start at once one ends, and a
 socket that a killed helper left is replaced. It listens when the library asked last is open; until then, and whenever
@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,14 @@ from vsearch.retriever.helper import MOST_ANSWER_BYTES, MOST_BYTES, receive, sam
 from vsearch.retriever.question import Question
 
 if TYPE_CHECKING:
-    from vsearch.retriever.librarian import Librarian
+    from vsearch.library.index.standing import HeldIndex
+    from vsearch.retriever.answer import Answer
 
 _PATIENCE_S = 2.0  # with one caller; the others wait that long at most
 _BACKLOG = 8
+_INDEXES = 3
+_LET_GO_S = 120.0  # an index not asked for so long is closed: it may keep a disk busy, and memory
+_NOTE_PATIENCE_MS = 20  # while another process writes: the answer must not wait, and the caller notes it then
 
 
 def main() -> None:
@@ -34,31 +38,108 @@ def main() -> None:
     with _sole_holder(address) as alone:
         if not alone:
             return
-        from vsearch.retriever.librarian import Librarian
-
-        librarian = Librarian(order["device"])
-        if librarian.prepare(Path(order["library"]), encoder=order["encoder"]):
+        desk = Desk(order["device"])
+        if desk.prepare(Path(order["library"]), encoder=order["encoder"]):
             with _listening(address) as door:
-                _serve(door, librarian, order["idle_s"])
+                _serve(door, desk, order["idle_s"])
 
 
-def _serve(door: socket.socket, librarian: Librarian, idle_s: float) -> None:
+class Desk:
+    """Answers for any library of the user's.
+
+    A catalogue is opened for each question and read anew, and an index is used again only while its generation answers
+    and its files are untouched, so an indexing run, another head, or another library in the same place shows at once.
+    Whatever is wrong or would take long is left to the query: then it answers, or complains, as it does without us.
+    """
+
+    def __init__(self, device: str) -> None:
+        from vsearch.retriever.encoders import Encoders
+
+        self._encoders = Encoders(device, patient=False)
+        self._indexes: dict[
+            Path, tuple[HeldIndex, float]
+        ] = {}  # and when it was asked for (time.monotonic())
+
+    def prepare(self, path: Path, *, encoder: bool) -> bool:
+        """Open a library before the first question; with its encoder, however long that takes to load, or else if that
+        is quick. False when it cannot be used."""
+        from vsearch.library import open_reader
+        from vsearch.retriever.searching import live_encoder
+
+        try:
+            library = open_reader(path)
+            if library is None:
+                return False
+            with library:
+                live = live_encoder(library)
+                self._index(path).view(library)
+            if encoder:
+                self._encoders.load(live)
+        except Exception:  # the query that works alone says what is wrong
+            return False
+        return True
+
+    def answer(self, question: Question, waits: Callable[[], bool]) -> tuple[Answer | None, bool]:
+        """The answer, and whether it is noted. None: the query is to do the work itself. Nothing is noted for a caller
+        who no longer `waits`."""
+        from vsearch.library import open_reader
+        from vsearch.retriever.session import Session
+
+        path = Path(question.library)
+        try:
+            library = open_reader(path)
+            if library is None:
+                return None, False
+            with library:
+                session = Session(lambda: library, index=self._index(path), encoders=self._encoders)
+                found = session.answer(question)
+                if library.damaged:
+                    return None, False  # the query says what, to whom it may concern
+                noted = waits() and session.remember(found, _NOTE_PATIENCE_MS)
+        except Exception:  # a fault of ours, too: the query's own way reports it
+            return None, False
+        return found, noted
+
+    def load_wanted(self) -> None:
+        """Load the encoder that a question lacked; meanwhile queries do their own work."""
+        live, self._encoders.wanted = self._encoders.wanted, None
+        if live is not None:
+            with contextlib.suppress(Exception):  # the query that works alone says what is wrong
+                self._encoders.load(live)
+
+    def tidy(self) -> float:
+        """Close what nobody asks for; gives the seconds until there may be more to close."""
+        now = time.monotonic()
+        self._indexes = {path: held for path, held in self._indexes.items() if now - held[1] < _LET_GO_S}
+        return min((asked + _LET_GO_S - now for _, asked in self._indexes.values()), default=_LET_GO_S)
+
+    def _index(self, path: Path) -> HeldIndex:
+        from vsearch.library.index.standing import HeldIndex
+
+        index, _ = self._indexes.pop(path, (None, 0.0))
+        self._indexes[path] = index or HeldIndex(), time.monotonic()
+        for other in list(self._indexes)[:-_INDEXES]:
+            del self._indexes[other]
+        return self._indexes[path][0]
+
+
+def _serve(door: socket.socket, desk: Desk, idle_s: float) -> None:
     """Answer one caller after the other until nobody has asked for `idle_s`."""
     until = time.monotonic() + idle_s
     while (left := until - time.monotonic()) > 0:
-        door.settimeout(min(left, librarian.tidy()))
+        door.settimeout(min(left, desk.tidy()))
         try:
             line, _ = door.accept()
         except TimeoutError:
             continue
         with line:
-            sound = _answer(line, librarian)
+            sound = _answer(line, desk)
         if sound:
-            librarian.load_wanted()
+            desk.load_wanted()
             until = time.monotonic() + idle_s
 
 
-def _answer(line: socket.socket, librarian: Librarian) -> bool:
+def _answer(line: socket.socket, desk: Desk) -> bool:
     """Whether it was a sound question of our own user's; anything else is hung up on."""
     line.settimeout(_PATIENCE_S)
     try:
@@ -67,7 +148,7 @@ def _answer(line: socket.socket, librarian: Librarian) -> bool:
         question = Question.from_json(receive(line, MOST_BYTES))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
-    found, noted = librarian.answer(question, lambda: _waits(line))
+    found, noted = desk.answer(question, lambda: _waits(line))
     reply = b"null" if found is None else (b"+" if noted else b"-") + found.to_json().encode()
     with contextlib.suppress(OSError):  # gone
         send(line, reply if len(reply) <= MOST_ANSWER_BYTES else b"null")

@@ -11,15 +11,15 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.errors import LibraryError, VsearchError
 from vsearch.retriever.answer import Answer, Hit, Scored
 from vsearch.retriever.calibrate import strength
+from vsearch.retriever.encoders import Encoders, check_head
 from vsearch.retriever.rank import (
     EVENT_CONTRAST,
     VideoAnswer,
@@ -34,7 +34,7 @@ from vsearch.retriever.rank import (
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, FrameSet, Moment, Reading, Video
     from vsearch.library.index.view import IndexView
-    from vsearch.models import Encoder, TextEncoder
+    from vsearch.models import TextEncoder
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
@@ -52,23 +52,22 @@ def search(
     number: int = 10,
     threshold: float | None = None,
     encoder: TextEncoder | None = None,
-    device: str = "auto",
     only: Only | None = None,
     view: OpenIndex | None = None,
     cache: bool = True,
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
-    `encoder`: a loaded one, for a program that asks more than once; else the library's is loaded on `device`
-    when the sentence is new. `only`: which videos may answer. `view`: gives the live index where a program
-    keeps it open. `cache`: keep the vector of a new sentence in the library. Raises
-    VsearchError for an empty sentence, LibraryError when there is no index, ModelError when the library's model is not the one at hand.
+    `encoder`: the library's, for a program that asks more than once; else it is loaded when the sentence is new.
+    `only`: which videos may answer. `view`: gives the live index where a program keeps it open. `cache`: keep the vector
+    of a new sentence in the library. Raises VsearchError for an empty sentence, LibraryError when there is no index,
+    ModelError when the library's model is not the one at hand.
     """
     check_threshold(threshold)
 
     def question() -> tuple[Sentence, EncoderInfo, Answer]:
         live = live_encoder(library)
-        sentence = sentence_vector(library, live, text, encoder, device, cache=False)
+        sentence = sentence_vector(library, live, text, encoder, cache=False)
         found = _answer(
             library, live, sentence.text, sentence.vector, number, live.spec.get("calibration"),
             threshold=threshold, only=only, view=view,
@@ -177,7 +176,6 @@ def sentence_vector(
     live: EncoderInfo,
     text: str,
     encoder: TextEncoder | None = None,
-    device: str = "auto",
     *,
     cache: bool = True,
 ) -> Sentence:
@@ -188,7 +186,7 @@ def sentence_vector(
     known = library.cached_text(live.id, text)
     if known is not None:
         return Sentence(text, known, cut=False, new=False)
-    sentence = Sentence(text, *_embedded(text, text_encoder(live, encoder, device)), new=True)
+    sentence = Sentence(text, *_embedded(text, own_or_given(live, encoder)), new=True)
     if cache:
         keep_sentence(library, live, sentence)
     return sentence
@@ -221,6 +219,11 @@ def tidied(text: str) -> str:
     return " ".join(text.split())
 
 
+def own_or_given(live: EncoderInfo, given: TextEncoder | None) -> TextEncoder:
+    """The encoder that was given if it is the library's, else the library's."""
+    return given if given is not None and given.identity == live.identity else Encoders().text(live)
+
+
 def check_threshold(threshold: float | None) -> None:
     """Raises VsearchError for what nothing can be compared with."""
     if threshold is not None and not math.isfinite(threshold):
@@ -236,49 +239,6 @@ def files_there(videos: Sequence[Video]) -> tuple[str, tuple[str, ...], bool]:
     there = [path for path in paths if os.path.exists(path)]
     first, *others = there or paths
     return first, tuple(others), not there
-
-
-def text_encoder(live: EncoderInfo, loaded: TextEncoder | None = None, device: str = "auto") -> TextEncoder:
-    """The library's encoder for sentences: without torch where that can be. Raises ModelError as below."""
-    if loaded is not None and loaded.identity == live.identity:
-        return loaded
-    if device in ("auto", "cpu"):
-        from vsearch.models.encoder import load_quick_encoder
-
-        quick = load_quick_encoder(live.spec)
-        if quick is not None and quick.identity == live.identity:
-            return quick
-    return matching_encoder(live, None, device)
-
-
-def matching_encoder(live: EncoderInfo, loaded: Encoder | None = None, device: str = "auto") -> Encoder:
-    """The library's encoder, loaded unless it is the one at hand. Raises ModelError when it cannot be had."""
-    if loaded is not None and loaded.identity == live.identity:
-        return loaded
-    from vsearch.models import load_encoder
-
-    check_head(live)
-    encoder = load_encoder(live.spec, device)
-    if encoder.identity != live.identity:
-        raise ModelError(
-            f"this library was indexed with {live.identity}, but this installation has {encoder.identity}; "
-            "index it again into a new library: vsearch index FOLDER --library NEW"
-        )
-    return encoder
-
-
-def check_head(encoder: EncoderInfo) -> None:
-    """Raises LibraryError when the library's trained head is no longer there. What is in it is checked on loading."""
-    checkpoint = encoder.spec["head"].get("checkpoint")
-    if checkpoint is None:
-        return
-    from vsearch.models.recipes.checkpoint import CARD, WEIGHTS
-
-    if not all((Path(checkpoint) / name).is_file() for name in (CARD, WEIGHTS)):
-        raise LibraryError(
-            f"The trained head {encoder.head} is missing from the library: adopt its checkpoint again "
-            "(vsearch adopt CHECKPOINT) or go back to the head before (vsearch adopt --rollback)."
-        )
 
 
 def _answer(

@@ -8,29 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsearch.errors import ModelError
-from vsearch.library import Library
-from vsearch.models import Backbone, Encoder, ZeroShotHead, load_backbone, normalise
+from vsearch.models import Backbone, load_backbone, normalise
 from vsearch.models.action_prompts import (
     BEFORE,
     BEHIND,
-    CARD,
     Pairs,
     PromptOptions,
-    embed_blend,
     embed_names,
-    load_prompts,
-    save_prompts,
-    shipped_prompts,
     start_prompts,
     train_prompts,
 )
 from vsearch.models.mini.train.prompts import Clips, phrase_batch, phrases_of
 from vsearch.models.training.segments import Segment
-from vsearch.retriever.actions import videos as actions
 from vsearch.retriever.actions.learn import annotated_pairs
 from vsearch.retriever.actions.proposals import Timeline
-from vsearch.retriever.searching import sentence_vector
 
 NAMES = ["archery", "playing piano", "surfing"]
 
@@ -80,63 +71,6 @@ def test_clips_of_no_name_are_pushed_away(backbone: Backbone) -> None:
         own = scores[shown, pairs.owners[shown]].mean()
         margins.append(own - scores[~shown].mean())
     assert margins[0] > margins[1]
-
-
-def test_kept_prompts_serve_their_own_model_and_only_when_they_are_good(
-    backbone: Backbone, tmp_path: Path
-) -> None:
-    prompts = train_prompts(backbone, lambda _: [pairs_of(backbone)], PromptOptions(steps=2))
-    about = {"backbone": backbone.identity, "table": "0123", "default": True}
-    save_prompts(tmp_path, prompts, about)
-    assert shipped_prompts(backbone.identity, tmp_path) == "prompts@0123"
-    assert shipped_prompts("another", tmp_path) is None
-    assert (load_prompts(backbone, tmp_path).table == prompts.table).all()
-    (tmp_path / "prompts.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match="install vsearch again"):
-        load_prompts(backbone, tmp_path)
-    worse = tmp_path / "worse"
-    worse.mkdir()
-    save_prompts(worse, prompts, {**about, "default": False})
-    assert shipped_prompts(backbone.identity, worse) is None
-
-
-def test_names_use_shipped_prompts_and_sentences_do_not(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompts = train_prompts(backbone, lambda _: [pairs_of(backbone)], PromptOptions(steps=5, rate=0.05))
-    encoder = Encoder(backbone, ZeroShotHead())
-    vectors = {}
-    for kept in (None, "prompts@0123"):
-        monkeypatch.setattr(actions, "shipped_prompts", lambda _, kept=kept: kept)
-        monkeypatch.setattr(actions, "load_prompts", lambda _: prompts)
-        with Library.open(tmp_path / str(kept), create=True) as library:
-            library.register_encoder(
-                encoder.identity, backbone.identity, encoder.head.identity, encoder.spec()
-            )
-            live = library.encoders()[0]
-            monkeypatch.setattr(actions, "live_encoder", lambda _, live=live: live)
-            names = actions.embed_actions(library, NAMES, loaded=encoder)
-            assert (names == actions.embed_actions(library, NAMES)).all()  # cached, under a key of their own
-            vectors[kept] = names, sentence_vector(library, live, "archery", encoder)[1]
-    assert len(vectors[None][0]) == len(actions.TEMPLATES)
-    blend = embed_blend(backbone, prompts, NAMES)
-    assert vectors["prompts@0123"][0] == pytest.approx(blend[None], abs=1e-6)
-    plain = normalise(backbone.encode_texts(["archery"]))[0]
-    for _, sentence in vectors.values():
-        assert sentence == pytest.approx(plain, abs=1e-5)
-
-
-def test_what_ships_was_judged_on_classes_that_it_did_not_see() -> None:
-    import vsearch.models.mini as mini
-
-    (folder,) = mini.__path__
-    about = json.loads((Path(folder) / CARD).read_text())
-    figures = about["ucf101_top1_top5_of_101_names_classes_unseen"]
-    used, plain = figures["prompts and templates (used)"], figures["templates"]
-    assert about["default"] == (used[0] >= plain[0] and used[1] >= plain[1])
-    model = load_backbone("mini", "cpu")
-    assert about["backbone"] == model.identity  # else: python -m vsearch.models.mini.train.prompts
-    assert np.isfinite(embed_names(model, load_prompts(model), NAMES)).all()
 
 
 def test_captions_become_action_names() -> None:

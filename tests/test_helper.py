@@ -27,7 +27,8 @@ from vsearch.models import Encoder, ZeroShotHead, load_backbone
 from vsearch.retriever import helper
 from vsearch.retriever.answer import Answer
 from vsearch.retriever.helper import address_of, ask, start
-from vsearch.retriever.question import OwnEncoder, Question, answer
+from vsearch.retriever.question import Question
+from vsearch.retriever.session import Session
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX") or os.name != "posix", reason="no Unix sockets here"
@@ -119,9 +120,7 @@ def started(folder: Path) -> Iterator[Start]:
 
 def alone(question: Question) -> Answer:
     with Library.open(Path(question.library)) as library:
-        live = library.live_encoder()
-        assert live is not None
-        return answer(library, question, encoder=OwnEncoder(live, "auto"))
+        return Session.of(library).answer(question)
 
 
 def found(library: Path, text: str) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.site import QUERY, make_library, running
 from vsearch.webui import connections
+from vsearch.retriever.session import Session
 from vsearch.webui.http import bodies
 from vsearch.webui.http.security import Access
 
@@ -75,12 +76,10 @@ def test_a_wrong_token_and_a_missing_library_are_refused_in_shape(
 
 
 def test_a_fault_of_the_server_is_told_in_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vsearch.webui.engine import Engine
-
-    def broken(self: Engine) -> Any:
+    def broken(self: Session[Any]) -> Any:
         raise RuntimeError("inner words")
 
-    monkeypatch.setattr(Engine, "library", broken)
+    monkeypatch.setattr(Session, "library", property(broken))
     with running(tmp_path / "none") as address:
         answer = httpx.get(f"{address}/api/library")
     assert is_refusal(answer, 500)

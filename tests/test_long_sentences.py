@@ -13,9 +13,9 @@ from tests.test_search import DIM, add_video
 from vsearch.library import Library
 from vsearch.models import Encoder, ZeroShotHead, load_backbone
 from vsearch.models.encoder import load_quick_encoder
-from vsearch.retriever import live_encoder, search, sentence_vector
+from vsearch.retriever import Session, live_encoder, search, sentence_vector
 from vsearch.retriever.actions.videos import search_in
-from vsearch.retriever.question import OwnEncoder, remember
+from vsearch.retriever.encoders import Encoders
 
 WORDS = [
     "a",
@@ -74,10 +74,10 @@ def test_any_model_that_leaves_the_end_out_is_told(library: Library, read: int, 
 def test_a_sentence_is_remembered_only_whole(library: Library) -> None:
     live, text = live_encoder(library), " ".join(WORDS)
     for read, known in ((10, False), (99, True)):
-        own = OwnEncoder(live, "cpu")
-        own.loaded = Reader(read)
-        given = search(library, text, encoder=own, cache=False)
-        assert remember(library, given, own)
+        encoders = Encoders()
+        encoders.load = encoders.at_hand = lambda _, read=read: Reader(read)  # type: ignore[method-assign]
+        session = Session(lambda: library, encoders=encoders)
+        assert session.remember(session.search(text, keep=False))
         assert (library.cached_text(live.id, text) is not None) is known
         assert library.cached_text(live.id, text[:-1]) is None
 

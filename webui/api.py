@@ -14,10 +14,10 @@ from pydantic import BaseModel
 
 from vsearch.errors import VsearchError
 from vsearch.webui import heads, media
-from vsearch.webui.engine import Engine, PageQuestion
 from vsearch.webui.filters import Filters
 from vsearch.webui.http.refusals import REFUSALS
 from vsearch.webui.http.sending import send_bytes, send_file
+from vsearch.webui.questions import PageQuestion, Visitors
 from vsearch.webui.records import (
     AnswerRecord,
     DetectionRecord,
@@ -41,8 +41,9 @@ from vsearch.webui.records import (
 from vsearch.webui.uploads import received
 
 if TYPE_CHECKING:
+    from vsearch.library import Library
     from vsearch.retriever import Answer
-    from vsearch.retriever.actions.localize import Detection
+    from vsearch.retriever.session import Session
 
 TIMELINE_POINTS = 400
 MAX_ACTIONS, MAX_LISTED, MAX_TROUBLED, MAX_FOLDERS = 50, 5000, 500, 500
@@ -76,8 +77,8 @@ Content = Annotated[
 Length = Annotated[float | None, Query(ge=0, le=1e6, description="Seconds.")]
 
 
-def _engine(request: Request) -> Engine:
-    return request.app.state.engine
+def _visitors(request: Request) -> Visitors:
+    return request.app.state.visitors
 
 
 def _filters(
@@ -110,26 +111,26 @@ def health(request: Request) -> Health:
     """Is the server up, and is there something to search?"""
     from vsearch.library import Library
 
-    return Health(library=Library.exists(_engine(request).path))
+    return Health(library=Library.exists(request.app.state.library))
 
 
 @router.get("/api/search")
 def search(request: Request, question: Asked, filters: Kept, n: Number = 24) -> AnswerRecord:
     """The moments that fit a sentence, a picture or an upload; each video's best one first."""
-    engine = _engine(request)
-    return _answered(engine, engine.search(question, n, filters))
+    visitors = _visitors(request)
+    return _answered(visitors, visitors.search(question, n, filters))
 
 
 @router.get("/api/similar")
 def similar(request: Request, video: int, t: Seconds, filters: Kept, n: Number = 24) -> AnswerRecord:
     """Moments that look like a video's picture at `t` seconds."""
-    engine = _engine(request)
+    visitors = _visitors(request)
     asked = PageQuestion(video=video, time_ms=round(t * 1000))
-    return _answered(engine, engine.search(asked, n, filters))
+    return _answered(visitors, visitors.search(asked, n, filters))
 
 
-def _answered(engine: Engine, answer: Answer) -> AnswerRecord:
-    return answer_record(answer, engine.library().videos_of([hit.video_id for hit in answer.hits]))
+def _answered(visitors: Visitors, answer: Answer) -> AnswerRecord:
+    return answer_record(answer, visitors.library.videos_of([hit.video_id for hit in answer.hits]))
 
 
 @router.post(
@@ -143,7 +144,7 @@ async def look(request: Request) -> Look:
         if not uploads.acquire(blocking=False):
             raise HTTPException(503, "other uploads are being looked at; try again", {"retry-after": "2"})
         try:
-            return Look(look=await run_in_threadpool(_engine(request).keep_look, file))
+            return Look(look=await run_in_threadpool(_visitors(request).keep_look, file))
         finally:
             uploads.release()
 
@@ -156,11 +157,11 @@ def timeline(request: Request, id: int, question: Asked) -> TimelineRecord:
     from vsearch.retriever import live_encoder
     from vsearch.retriever.actions.videos import dense_timeline_of, timeline_of
 
-    engine = _engine(request)
-    library, video = engine.library(), engine.video(id)
+    visitors = _visitors(request)
+    library, video = visitors.library, visitors.video(id)
     plain = live_encoder(library).spec["head"].get("frame_space")
     frames = (timeline_of if plain else dense_timeline_of)(library, video)
-    fit = frames.unit @ np.asarray(engine.vector(question), dtype=np.float32)  # (T,)
+    fit = frames.unit @ np.asarray(visitors.vector(question), dtype=np.float32)  # (T,)
     runs = np.array_split(np.arange(len(fit)), max(1, min(TIMELINE_POINTS, len(fit))))
     points = [
         Point(time=float(frames.edges_ms[run[0]]) / 1000, score=round(float(fit[run].max()), 4))
@@ -183,35 +184,37 @@ def localize(
     format: Annotated[str, Query(pattern="^(json|csv|srt|vtt)$")] = "json",
 ) -> Localized | Response:
     """When the named actions (with commas between) happen in a video."""
+    from vsearch.retriever.actions.localize import Limits
     from vsearch.retriever.formats import render
 
     names = [name for name in dict.fromkeys(" ".join(a.split()) for a in actions.split(",")) if name]
     if not 1 <= len(names) <= MAX_ACTIONS:
         raise VsearchError(f"give between one and {MAX_ACTIONS} action names with commas between")
-    engine = _engine(request)
-    source = engine.video(video)
-    found: list[Detection] = engine.localize(source, names, threshold)
+    visitors = _visitors(request)
+    source = visitors.video(video)
+    session: Session[Library] = request.app.state.session
+    detections = session.localize([source], names, limits=Limits(20, 100, threshold))[source]
     if format != "json":
         attach = {"content-disposition": f'attachment; filename="actions-{video}.{format}"'}
-        body = render({str(source.path): found}, format).encode("utf-8", "backslashreplace")
+        body = render({str(source.path): detections}, format).encode("utf-8", "backslashreplace")
         return Response(body, headers={**attach, "content-type": f"{FORMATS[format]}; charset=utf-8"})
     return Localized(video=video_record(source), detections=[
         DetectionRecord(label=d.label, start=d.start_ms / 1000, end=d.end_ms / 1000, score=round(d.score, 4))
-        for d in sorted(found, key=lambda d: (d.start_ms, d.end_ms, d.label))
+        for d in sorted(detections, key=lambda d: (d.start_ms, d.end_ms, d.label))
     ])  # fmt: skip
 
 
 @router.get("/api/videos")
 def videos(request: Request) -> Videos:
     """The first 5,000 videos of the library in path order."""
-    listed = _engine(request).library().videos()
+    listed = _visitors(request).library.videos()
     return Videos(total=len(listed), videos=[video_record(v) for v in listed[:MAX_LISTED]])
 
 
 @router.get("/api/videos/{id}")
 def video(request: Request, id: int) -> OneVideo:
     """One video: path, state, reason of a failure, duration, codec."""
-    return OneVideo(video=video_record(_engine(request).video(id)))
+    return OneVideo(video=video_record(_visitors(request).video(id)))
 
 
 @router.get("/api/library")
@@ -219,8 +222,8 @@ def library(request: Request) -> LibraryRecord:
     """Videos by state, failures with reasons, the run at work, the model and heads."""
     from vsearch.indexer.shared_progress import running
 
-    engine = _engine(request)
-    opened = engine.library()
+    visitors = _visitors(request)
+    opened = visitors.library
     state = opened.summary()
     every = opened.videos()
     troubled = [v for name in ("failed", "partial", "missing") for v in _in_state(every, name)[:MAX_TROUBLED]]
@@ -244,7 +247,7 @@ def library(request: Request) -> LibraryRecord:
 @router.post("/api/retry")
 def retry(request: Request) -> LibraryRecord:
     """Index again what failed or could be read only in part (500 files at most)."""
-    known = _engine(request).library().videos()
+    known = _visitors(request).library.videos()
     failed = [v.path for name in ("failed", "partial") for v in _in_state(known, name)]
     present = [path for path in failed if path.exists()]
     if not present:
@@ -264,7 +267,7 @@ def head(request: Request, wanted: HeadChoice) -> LibraryRecord:
     """Adopt a head, or go back to the one before. No video is opened for it."""
     from vsearch.indexer.adopt import rollback
 
-    opened = _engine(request).library()
+    opened = _visitors(request).library
     if wanted.choice is None:
         rollback(opened)
     else:
@@ -275,9 +278,9 @@ def head(request: Request, wanted: HeadChoice) -> LibraryRecord:
 @router.get("/thumb/{id}", response_class=Response, responses=_answers("image/jpeg"))
 def thumb(request: Request, id: int, v: Content = None) -> Response:
     """A video's poster, a JPEG."""
-    engine = _engine(request)
-    content = engine.video(id, v).fingerprint or ""
-    path = engine.library().poster(content)
+    visitors = _visitors(request)
+    content = visitors.video(id, v).fingerprint or ""
+    path = visitors.library.poster(content)
     try:
         file = path.open("rb") if path is not None else None
     except FileNotFoundError:
@@ -290,14 +293,14 @@ def thumb(request: Request, id: int, v: Content = None) -> Response:
 @router.get("/still/{id}", response_class=Response, responses=_answers("image/jpeg", ranges=False))
 def still(request: Request, id: int, t: Seconds, v: Content = None) -> Response:
     """What a video shows at `t` seconds, a JPEG."""
-    jpeg = request.app.state.stills.get(_engine(request).video(id, v), round(t * 1000))
+    jpeg = request.app.state.stills.get(_visitors(request).video(id, v), round(t * 1000))
     return send_bytes(jpeg, "image/jpeg", request.headers, named=v is not None)
 
 
 @router.get("/media/{id}", response_class=Response, responses=_answers("video/mp4", "video/webm", OTHER))
 def media_file(request: Request, id: int, v: Content = None) -> Response:
     """The video file, whole or one range of it."""
-    source = _engine(request).video(id, v)
+    source = _visitors(request).video(id, v)
     kind = media.TYPES.get(source.media.container if source.media else "", OTHER)
     file = media.open_source(source)
     return send_file(file, kind, source.fingerprint or "", request.headers, named=v is not None)
@@ -309,7 +312,7 @@ def clip(
 ) -> Response:
     """A range of a video as H.264, at most 60 s, made now and kept for a while. A header `vsearch-note` says when its
     sound could not be had."""
-    source = _engine(request).video(id, v)
+    source = _visitors(request).video(id, v)
     start_ms, end_ms = round(start * 1000), round(end * 1000)
     file, word = request.app.state.previews.get(source, start_ms, end_ms)
     name = f"clip-{id}-{start:.1f}.mp4" if download else None

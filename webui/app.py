@@ -12,12 +12,13 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, Response
 
 import vsearch
+from vsearch.retriever.session import Session
 from vsearch.webui.api import router
-from vsearch.webui.engine import Engine
 from vsearch.webui.http.refusals import say_no
 from vsearch.webui.http.security import Access, Guard
 from vsearch.webui.jobs import Jobs
 from vsearch.webui.media import Previews
+from vsearch.webui.questions import Visitors
 from vsearch.webui.stills import Stills
 
 ASSETS = Path(__file__).parent / "assets"
@@ -35,7 +36,7 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         app.state.jobs.close()
-        app.state.engine.close()
+        app.state.session.close()
         app.state.previews.close()
 
     app = FastAPI(
@@ -46,7 +47,9 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
         docs_url=None,  # these pages load scripts from elsewhere; /openapi.json is there
         redoc_url=None,
     )
-    app.state.engine = Engine(library)
+    app.state.library = library
+    app.state.session = Session.at(library)
+    app.state.visitors = Visitors(app.state.session)
     app.state.previews = Previews()
     app.state.stills = Stills()
     app.state.jobs = Jobs(library)

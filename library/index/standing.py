@@ -1,4 +1,4 @@
-"""A library kept open between questions: in a program's own process, in the server, and its index in the helper."""
+"""What is kept open between questions: a library, and its index."""
 
 from __future__ import annotations
 
@@ -40,13 +40,11 @@ class HeldIndex:
 class Standing:
     """The library that lies at a path now: another one when it was deleted and made again. For any number of threads."""
 
-    def __init__(self, path: Path, kind: type[Library]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._kind = kind
         self._open: tuple[tuple[int, int], Library] | None = (
             None  # the catalogue's file, and what has it open
         )
-        self._index = HeldIndex()
         self._mutex = threading.Lock()
 
     def library(self) -> Library:
@@ -58,12 +56,10 @@ class Standing:
             if there is None:
                 raise LibraryError(f"There is no library at {self._path}: run `vsearch index FOLDER` first.")
             if self._open is None:
-                self._open = (there, self._kind.open(self._path))
-            return self._open[1]
+                from vsearch.library.library import Library
 
-    def view(self, library: Reading) -> IndexView:
-        """Its index, read once a generation. Raises LibraryError when there is none or it is damaged."""
-        return self._index.view(library)
+                self._open = (there, Library.open(self._path))
+            return self._open[1]
 
     def close(self) -> None:
         with self._mutex:
@@ -72,7 +68,7 @@ class Standing:
     def _let_go(self) -> None:
         if self._open is not None:
             self._open[1].close()
-        self._open, self._index = None, HeldIndex()
+        self._open = None
 
 
 def _files(library: Reading, generation: Generation) -> tuple[object, ...]:

@@ -29,7 +29,8 @@ from vsearch.retriever.actions.videos import (
 from vsearch.retriever.searching import live_encoder
 
 if TYPE_CHECKING:
-    from vsearch.library import Library, Video
+    from vsearch.library import Library, Reading, Video
+    from vsearch.models import TextEncoder
 
 TEMPERATURES = np.geomspace(0.01, 1.0, 25)
 
@@ -43,13 +44,13 @@ class Guess:
 
 
 def classify(
-    library: Library,
+    library: Reading,
     videos: Sequence[Video],
     names: Sequence[str],
     *,
     learned: Learned | None = None,
     number: int = 5,
-    device: str = "auto",
+    encoder: TextEncoder | None = None,
 ) -> dict[Video, list[Guess]]:
     """The `number` likeliest labels of each clip, by names or by a learned vocabulary."""
     videos = sound_videos(library, videos)
@@ -59,9 +60,9 @@ def classify(
         shares = softmax(clips @ learned.vectors.T / learned.temperature)
         names = learned.names
     else:
-        texts = embed_actions(library, names, device)  # (K, C, D)
-        encoder = live_encoder(library)
-        background = background_of_model(encoder.spec.get("calibration"), len(names))
+        texts = embed_actions(library, names, encoder)  # (K, C, D)
+        live = live_encoder(library)
+        background = background_of_model(live.spec.get("calibration"), len(names))
         per_template = [
             softmax((clips @ text.T - background.middle) / background.deviation) for text in texts
         ]
@@ -69,7 +70,7 @@ def classify(
     return {video: _best(names, row, number) for video, row in zip(videos, shares, strict=True)}
 
 
-def learn(library: Library, examples: Mapping[str, Sequence[Video]]) -> Learned:
+def learn(library: Reading, examples: Mapping[str, Sequence[Video]]) -> Learned:
     """A vocabulary from example clips by label. Raises VsearchError for fewer than two labels, or an empty one."""
     sound = set(sound_videos(library, [video for videos in examples.values() for video in videos]))
     examples = {name: [video for video in videos if video in sound] for name, videos in examples.items()}
@@ -122,7 +123,7 @@ def class_vectors(clips: Floats, owners: np.ndarray, classes: int) -> Floats:
 
 
 def clip_vectors(
-    library: Library, videos: Sequence[Video], view: Callable[[Library, Video], Timeline]
+    library: Reading, videos: Sequence[Video], view: Callable[[Reading, Video], Timeline]
 ) -> Floats:
     """(N, D) unit: the mean of each clip's unit features."""
     rows = []

@@ -18,7 +18,8 @@ from vsearch.retriever.actions.classify import class_vectors, fit_temperature
 from vsearch.retriever.actions.generated import annotated_in, frame_ranges
 from vsearch.retriever.actions.proposals import Floats, Timeline
 from vsearch.retriever.actions.videos import Learned, timeline_of
-from vsearch.retriever.searching import live_encoder, matching_encoder
+from vsearch.retriever.encoders import matching_encoder
+from vsearch.retriever.searching import live_encoder
 
 if TYPE_CHECKING:
     from vsearch.library import Library
@@ -52,7 +53,7 @@ def learn_prompts(
             "learned prompts need annotated instances of at least two classes in the library's videos"
         )
     encoder = live_encoder(library)
-    backbone = matching_encoder(encoder, device=device).backbone
+    backbone = matching_encoder(encoder, device).backbone
     scores, truth = [], []
     for k in range(PARTS if len(there) > 1 else 0):
         rest = [video for i, video in enumerate(there) if i % PARTS != k]

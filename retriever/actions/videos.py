@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import DamagedFramesError, LibraryError, VsearchError
-from vsearch.models.action_prompts import ACTION_TEMPLATES, embed_blend, load_prompts, shipped_prompts
+from vsearch.models.action_prompts import ACTION_TEMPLATES
 from vsearch.retriever.actions.localize import (
     DEFAULT_LIMITS,
     FEWEST_REFERENCES,
@@ -29,22 +29,21 @@ from vsearch.retriever.actions.localize import (
 from vsearch.retriever.actions.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
 from vsearch.retriever.answer import Answer, Hit
 from vsearch.retriever.calibrate import strength
+from vsearch.retriever.encoders import check_head
 from vsearch.retriever.intervals import find_intervals
 from vsearch.retriever.searching import (
     Sentence,
-    check_head,
     check_threshold,
     files_there,
     keep_sentence,
     live_encoder,
-    matching_encoder,
+    own_or_given,
     sentence_vector,
-    text_encoder,
 )
 
 if TYPE_CHECKING:
     from vsearch.library import EncoderInfo, Reading, Video
-    from vsearch.models import Encoder, TextEncoder
+    from vsearch.models import TextEncoder
 
 TEMPLATES = ACTION_TEMPLATES
 DENSE_MS = 4000  # what a temporal head sees around a frame
@@ -110,49 +109,20 @@ def parse_actions(text: str) -> list[str]:
     return names
 
 
-def embed_actions(
-    library: Reading, names: Sequence[str], device: str = "auto", loaded: Encoder | None = None
-) -> Floats:
-    """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own.
-
-    K is 1 where the library's model ships learned prompts: half these, half templates.
-    """
-    encoder = live_encoder(library)
-    templates = _templates(encoder)
-    cached = {name: library.cached_text(encoder.id, cache_key(templates, name)) for name in names}
+def embed_actions(library: Reading, names: Sequence[str], encoder: TextEncoder | None = None) -> Floats:
+    """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own."""
+    live = live_encoder(library)
+    templates = tuple(live.spec["head"].get("action_templates", ACTION_TEMPLATES))
+    cached = {name: library.cached_text(live.id, cache_key(templates, name)) for name in names}
     missing = [name for name, vector in cached.items() if vector is None]
     if missing:
-        if _prompts(encoder) is not None:
-            backbone = matching_encoder(encoder, loaded, device).backbone
-            fresh = embed_blend(backbone, load_prompts(backbone), missing)
-        else:
-            sentences = [template.format(name) for name in missing for template in templates]
-            fresh = text_encoder(encoder, loaded, device).embed_texts(sentences).reshape(len(missing), -1)
+        sentences = [template.format(name) for name in missing for template in templates]
+        fresh = own_or_given(live, encoder).embed_texts(sentences).reshape(len(missing), -1)
         for name, vector in zip(missing, fresh, strict=True):
-            library.cache_text(encoder.id, cache_key(templates, name), vector)
+            library.cache_text(live.id, cache_key(templates, name), vector)
             cached[name] = vector
     flat = np.stack([np.asarray(cached[name], dtype=np.float32) for name in names])  # (C, K * D)
     return flat.reshape(len(names), len(templates), -1).transpose(1, 0, 2)
-
-
-def names_are_known(library: Reading, names: Sequence[str]) -> bool:
-    """Whether the library remembers the vectors of all these names, so that no model is needed."""
-    encoder = live_encoder(library)
-    keys = [cache_key(_templates(encoder), name) for name in names]
-    return all(library.cached_text(encoder.id, key) is not None for key in keys)
-
-
-def _templates(encoder: EncoderInfo) -> tuple[str, ...]:
-    """What names are put in; learned prompts are one, which their hash stands for."""
-    prompts = _prompts(encoder)
-    if prompts is not None:
-        return (prompts,)
-    return tuple(encoder.spec["head"].get("action_templates", ACTION_TEMPLATES))
-
-
-def _prompts(encoder: EncoderInfo) -> str | None:
-    """The learned prompts that ship with a model, where no trained head brings its own."""
-    return shipped_prompts(encoder.backbone) if encoder.spec["head"]["recipe"] == "zero-shot" else None
 
 
 def cache_key(templates: Sequence[str], name: str) -> str:
@@ -168,19 +138,18 @@ def localize_videos(
     limits: Limits = DEFAULT_LIMITS,
     maker: Maker = propose,
     learned: Learned | None = None,
-    encoder: Encoder | None = None,
-    device: str = "auto",
+    encoder: TextEncoder | None = None,
 ) -> dict[Video, list[Detection]]:
     """Detections of the named actions in each video, best first.
 
     `learned`: a vocabulary from examples, whose vectors stand in for the names'. `encoder`: the library's, if it
-    is loaded already. Raises LibraryError for a video without stored frames, ModelError when the library's model is not at hand.
+    is at hand. Raises LibraryError for a video without stored frames, ModelError when the library's model is not at hand.
     """
     if learned is not None:
         check_backbone(library, learned)
         texts = learned.vectors
     else:
-        mean = embed_actions(library, names, device, encoder).mean(axis=0)
+        mean = embed_actions(library, names, encoder).mean(axis=0)
         texts = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     videos = sound_videos(library, videos)
     view = timeline_of if learned is not None else dense_timeline_of  # examples are learned from plain frames
@@ -201,7 +170,6 @@ def search_in(
     number: int = 10,
     threshold: float | None = None,
     encoder: TextEncoder | None = None,
-    device: str = "auto",
     cache: bool = True,
 ) -> Answer:
     """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
@@ -209,7 +177,7 @@ def search_in(
 
     def question() -> tuple[EncoderInfo, Sentence, Timeline]:
         live = live_encoder(library)
-        sentence = sentence_vector(library, live, text, encoder, device, cache=False)
+        sentence = sentence_vector(library, live, text, encoder, cache=False)
         library.report_changed([video])
         return live, sentence, dense_timeline_of(library, video)
 

@@ -3,8 +3,8 @@
 python -m vsearch.models.mini.train.prompts --data ../shared/data --work /tmp/mini [--out models/mini]
 
 Names and clips: the verb phrases of MSR-VTT captions ("a man is playing a guitar" -> "playing guitar") with their
-videos, and the UCF101 clips with the 101 names. What is reported, and decides whether the product uses the prompts
-(`default` in prompts.json), is measured on UCF101 clips of classes that were not trained on: each fold of three
+videos, and the UCF101 clips with the 101 names. What is reported
+(`default` in prompts.json: whether they are better than templates) is measured on UCF101 clips of classes that were not trained on: each fold of three
 classes is judged by prompts trained on MSR-VTT and the other classes. Prompts of MSR-VTT alone are judged on all.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import csv
 import hashlib
 import io
+import json
 import re
 import time
 import zipfile
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +33,12 @@ from vsearch.models.action_prompts import (
     Floats,
     Pairs,
     PromptOptions,
-    embed_blend,
     embed_names,
-    save_prompts,
     train_prompts,
 )
 from vsearch.models.backbone import MINI_DIR, Backbone, load_mini
 from vsearch.models.encoder import normalise
+from vsearch.models.prompts import ContinuousPrompts
 
 FOLDS, CLIP_FRAMES, BATCH = 5, 6, 128
 LONGEST = 5  # words of a phrase
@@ -88,6 +89,24 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     fit_prompts(args.data, args.work, args.out, args.videos)
+
+
+def embed_blend(backbone: Backbone, prompts: ContinuousPrompts, names: Sequence[str]) -> Floats:
+    """(N, D) float32 unit vectors, half learned prompts and half ACTION_TEMPLATES.
+
+    Prompts alone know less of names that they were not trained on.
+    """
+    filled = [normalise(backbone.encode_texts([t.format(n) for n in names])) for t in ACTION_TEMPLATES]
+    return normalise(normalise(np.mean(filled, axis=0)) + embed_names(backbone, prompts, names))
+
+
+def save_prompts(folder: Path, prompts: ContinuousPrompts, about: dict[str, Any]) -> None:
+    """`prompts.safetensors` and `prompts.json`: `backbone` (identity) and whatever else is to be known."""
+    from safetensors.torch import save_file
+
+    save_file({"table": prompts.table.detach().cpu().contiguous()}, str(folder / "prompts.safetensors"))
+    document = {**about, "prefix": prompts.prefix, "suffix": prompts.suffix}
+    (folder / "prompts.json").write_text(json.dumps(document, indent=2) + "\n")
 
 
 def fit_prompts(data: Path, work: Path, out: Path, videos: int = 2000) -> None:

@@ -1,0 +1,208 @@
+"""One way to ask a library: the command line for one question, the helper and the page for many, a program through
+`vsearch.Library`. The library, its live index and its encoders are each opened once, and renewed when others answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from vsearch.library import Reading
+from vsearch.retriever.encoders import Encoders
+from vsearch.retriever.question import LAST_HITS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from vsearch.library import Library
+    from vsearch.library.index.standing import HeldIndex
+    from vsearch.models import Encoder
+    from vsearch.records import EncoderInfo, Video
+    from vsearch.retriever.actions.classify import Guess
+    from vsearch.retriever.actions.localize import Detection, Limits
+    from vsearch.retriever.actions.videos import Learned, Maker
+    from vsearch.retriever.answer import Answer
+    from vsearch.retriever.question import Question
+    from vsearch.retriever.searching import Only
+
+Opened = TypeVar("Opened", bound=Reading)
+
+
+class Session(Generic[Opened]):
+    """Questions to the library that `library()` gives. For any number of threads where that is.
+
+    Every question raises LibraryError while nothing is indexed or the index is damaged, ModelError when the library's
+    model is needed and not at hand.
+    """
+
+    def __init__(
+        self,
+        library: Callable[[], Opened],
+        *,
+        device: str = "auto",
+        index: HeldIndex | None = None,
+        encoders: Encoders | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`index`, `encoders`: where they outlive this session. `close`: lets go of the library."""
+        from vsearch.library.index.standing import HeldIndex
+
+        self._library = library
+        self._index = index or HeldIndex()
+        self.encoders = encoders if encoders is not None else Encoders(device)
+        self._close = close
+        self._unkept: tuple[str, str, npt.NDArray[np.float32]] | None = (
+            None  # encoder's identity, sentence, vector
+        )
+
+    @classmethod
+    def of(cls, library: Opened, device: str = "auto") -> Session[Opened]:
+        """With a library that is open and stays so."""
+        return cls(lambda: library, device=device)
+
+    @staticmethod
+    def at(path: Path, device: str = "auto") -> Session[Library]:
+        """With the library that lies at `path` when a question is asked; another one, when it is made again."""
+        from vsearch.library.index.standing import Standing
+
+        place = Standing(path)
+        return Session(place.library, device=device, close=place.close)
+
+    @property
+    def library(self) -> Opened:
+        """The one that is there now. Raises LibraryError, which says what to run, when there is none."""
+        return self._library()
+
+    @property
+    def live(self) -> EncoderInfo:
+        """What the library answers with."""
+        from vsearch.retriever.searching import live_encoder
+
+        return live_encoder(self.library)
+
+    def encoder(self) -> Encoder:
+        """The library's, loaded; work with it under `encoders.lock`."""
+        return self.encoders.load(self.live)
+
+    def search(
+        self,
+        text: str,
+        *,
+        number: int = 10,
+        threshold: float | None = None,
+        only: Only | None = None,
+        within: Video | None = None,
+        keep: bool = True,
+    ) -> Answer:
+        """The moments that a sentence describes: at most `number` videos, or intervals `within` one. `only`: which videos
+        may answer. `keep`: have the library remember the sentence's vector now; else `remember` does.
+
+        Raises VsearchError for an empty sentence.
+        """
+        library = self.library
+        live = library.live_encoder()
+        reader = None if live is None else self.encoders.text(live)
+        if within is None:
+            from vsearch.retriever.searching import search
+
+            found = search(
+                library, text, number=number, threshold=threshold, encoder=reader, only=only,
+                view=self._index.view, cache=keep,
+            )  # fmt: skip
+        else:
+            from vsearch.retriever.actions.videos import search_in
+
+            found = search_in(
+                library, within, text, number=number, threshold=threshold, encoder=reader, cache=keep
+            )
+        if not keep and not found.cut and reader is not None and found.query in reader.made:
+            self._unkept = reader.identity, found.query, reader.made[found.query]
+        return found
+
+    def similar(self, video: Video, time_ms: int, *, number: int = 10, only: Only | None = None) -> Answer:
+        """Moments that look like what `video` shows at `time_ms`."""
+        from vsearch.retriever.searching import search_similar
+
+        return search_similar(self.library, video, time_ms, number=number, only=only, view=self._index.view)
+
+    def look(
+        self, look: npt.NDArray[np.float32], label: str, *, number: int = 10, only: Only | None = None
+    ) -> Answer:
+        """Moments that look like `look`, a unit vector (D,) in the space of moments."""
+        from vsearch.retriever.searching import search_look
+
+        return search_look(self.library, look, label, number=number, only=only, view=self._index.view)
+
+    def vector(self, text: str) -> npt.NDArray[np.float32]:
+        """A sentence in the space of moments, (D,) unit length."""
+        from vsearch.retriever.searching import sentence_vector
+
+        live = self.live
+        return sentence_vector(self.library, live, text, self.encoders.text(live)).vector
+
+    def localize(
+        self,
+        videos: Sequence[Video],
+        names: Sequence[str],
+        *,
+        limits: Limits | None = None,
+        maker: Maker | None = None,
+        learned: Learned | None = None,
+    ) -> dict[Video, list[Detection]]:
+        """When the named actions happen in each video, best first."""
+        from vsearch.retriever.actions.localize import DEFAULT_LIMITS
+        from vsearch.retriever.actions.proposals import propose
+        from vsearch.retriever.actions.videos import localize_videos
+
+        return localize_videos(
+            self.library, videos, names, limits=limits or DEFAULT_LIMITS, maker=maker or propose, learned=learned,
+            encoder=self.encoders.text(self.live),
+        )  # fmt: skip
+
+    def classify(
+        self,
+        videos: Sequence[Video],
+        names: Sequence[str],
+        *,
+        learned: Learned | None = None,
+        number: int = 5,
+    ) -> dict[Video, list[Guess]]:
+        """The `number` likeliest of the names for each clip."""
+        from vsearch.retriever.actions.classify import classify
+
+        encoder = self.encoders.text(self.live)
+        return classify(self.library, videos, names, learned=learned, number=number, encoder=encoder)
+
+    def answer(self, question: Question) -> Answer:
+        """To a question as a record; what it leaves to be noted is for `remember`."""
+        within = None
+        if question.within is not None:
+            path = Path(question.within_path) if question.within_path else None
+            within = self.library.find_video(question.within, path)
+        return self.search(
+            question.text, number=question.number, threshold=question.threshold, within=within, keep=False
+        )
+
+    def remember(self, given: Answer, patience_ms: int | None = None) -> bool:
+        """Note the hits for the commands that follow, and the sentence if it was new. Waits 200 ms (or `patience_ms`) at
+        most for another process that writes, and never fails. Whether the hits are noted."""
+        library = self.library
+        value = json.dumps([[hit.path, hit.start_ms, hit.end_ms] for hit in given.hits])
+        noted = library.remember(LAST_HITS, value, *([] if patience_ms is None else [patience_ms]))
+        unkept, self._unkept = self._unkept, None
+        if noted and unkept is not None and unkept[1] == given.query:
+            live = library.live_encoder()
+            if live is not None and live.identity == unkept[0]:
+                library.cache_text(live.id, *unkept[1:])
+        return noted
+
+    def close(self) -> None:
+        """Let go of everything; a further question opens it again, where that can be."""
+        from vsearch.library.index.standing import HeldIndex
+
+        self._close()
+        self._index = HeldIndex()
+        self.encoders.clear()
