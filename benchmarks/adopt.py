@@ -26,8 +26,8 @@ import vsearch.indexer.adopt as adoption
 from vsearch.indexer.adopt import adopt, rollback
 from vsearch.indexer.upkeep import embedder, register
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.maths import normalise
 from vsearch.models import Encoder, ZeroShotHead, load_backbone, plan_windows
-from vsearch.models.encoder import normalise
 from vsearch.models.recipes.checkpoint import save
 from vsearch.models.recipes.frame_side import FrameSide
 from vsearch.models.recipes.recipe import load_recipe

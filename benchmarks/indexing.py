@@ -157,9 +157,7 @@ def in_two(options: argparse.Namespace) -> dict[str, Any]:
 
 def encoder(options: argparse.Namespace) -> dict[str, Any]:
     from vsearch.indexer.encoding import Lanes
-    from vsearch.indexer.heap import keep_freed
 
-    keep_freed()
     backbone, load = loaded(options.model)
     batches = some_batches(options, backbone.preprocess, BATCH)
     with Lanes(backbone) as lanes:

@@ -241,9 +241,6 @@ def speed(name: str) -> dict[str, float]:
     import open_clip  # noqa: F401 - its import is not the model's loading
     import timm  # noqa: F401
 
-    from vsearch.indexer.heap import keep_freed
-
-    keep_freed()  # as `index` does
     begun = time.perf_counter()
     backbone = load(name)
     loaded = time.perf_counter() - begun

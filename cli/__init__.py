@@ -50,7 +50,6 @@ VERBS = {
     "doctor": "doctor:doctor",
     "serve": "serve:serve",
     "web": "serve:serve",
-    "bench": "bench:bench",
     "train": "train:train",
     "eval": "eval:evaluate",
     "adopt": "adopt:adopt",

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from vsearch.errors import LibraryError, ModelError
-from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.shared_progress import Progress, Report, shared
 from vsearch.indexer.upkeep import register_head, renew_moments
 from vsearch.library import Each, EncoderInfo, Library
@@ -73,7 +72,6 @@ def adopt(
     began = time.monotonic()
     former = _live(library)
     _check_backbone(former, checkpoint)
-    keep_freed()
     from vsearch.models.recipes.frame_side import load_frame_side
 
     with library.writing(), shared(library.path, report) as told:

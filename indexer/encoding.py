@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.cores import available_cores
 from vsearch.indexer.decode.pool import Event, FrameChunk, JobDone, JobFailed
-from vsearch.indexer.heap import give_back
+from vsearch.machine import available_cores, give_back_memory
 
 if TYPE_CHECKING:
     from vsearch.models import Backbone
@@ -262,7 +261,7 @@ class _Batches:
         self._frames, self._owners, self._count = None, {}, 0
         self._handed_on += 1
         if self._handed_on % _GIVE_BACK_EVERY == 0:
-            give_back()
+            give_back_memory()
 
 
 def encoded(

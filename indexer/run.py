@@ -29,7 +29,6 @@ from vsearch.indexer.decode.sampling import DECODERS, DecodeOptions, clock
 from vsearch.indexer.discover import not_there, scan
 from vsearch.indexer.encoding import Lanes, VideoFrames, ahead, encoded
 from vsearch.indexer.fingerprint import fingerprint
-from vsearch.indexer.heap import keep_freed
 from vsearch.indexer.shared_progress import Progress, Report, RunSummary, shared
 from vsearch.indexer.upkeep import embedder, register, renew_moments
 
@@ -77,7 +76,6 @@ def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, repor
         raise VsearchError(
             f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
         )
-    keep_freed()
     from vsearch.library import Library
 
     if options.dry_run or not Library.exists(path):

@@ -120,8 +120,6 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # no such operation there; NTFS journals the rename
-        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -179,7 +177,7 @@ def delete(path: Path) -> None:
 def abandoned(temporary: Path) -> bool:
     """Whether nobody writes this temporary file any more, as far as one can see."""
     host, _, rest = temporary.name.removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    if host != _host() or not rest.isdecimal() or os.name == "nt":
+    if host != _host() or not rest.isdecimal():
         return True  # of another machine, or of a vsearch that did not say whose it is
     try:
         os.kill(int(rest), 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from vsearch.errors import LibraryError
 from vsearch.library.files import disk_errors, mode_like
 
 _log = logging.getLogger(__name__)
-_BYTE = 1 << 30  # Windows locks a byte range: one far behind the text, so that others can read who holds it
 
 
 class WriterLock:
@@ -33,10 +32,10 @@ class WriterLock:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, mode_like(self._path.parent) & 0o666)
         try:
             self.busy = False
-            _lock(handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            if self.busy:
                 holder = _describe(handle)
                 os.close(handle)
                 raise LibraryError(
@@ -61,18 +60,6 @@ class WriterLock:
                 os.ftruncate(self._handle, 0)
             os.close(self._handle)  # closing unlocks
             self._handle = None
-
-
-def _lock(handle: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(handle, _BYTE, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _describe(handle: int) -> str:

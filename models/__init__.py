@@ -9,7 +9,6 @@ from vsearch.models.encoder import (
     ZeroShotHead,
     load_encoder,
     load_head,
-    normalise,
     plan_windows,
 )
 from vsearch.models.preprocess import Preprocess
@@ -28,7 +27,6 @@ __all__ = [
     "load_backbone",
     "load_encoder",
     "load_head",
-    "normalise",
     "plan_windows",
     "read_card",
     "resolve_devices",

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.maths import normalise
 from vsearch.models.backbone import Backbone, exported_towers, load_backbone, mini_calibration
 
 Vectors = npt.NDArray[np.floating[Any]]
@@ -178,12 +179,6 @@ def plan_windows(
     ends = [min(start + length, duration_ms) for start in starts]
     bounds = np.searchsorted(times_ms, [starts, ends]).tolist()
     return [Window(*window) for window in zip(starts, ends, *bounds, strict=True) if window[2] < window[3]]
-
-
-def normalise(vectors: Vectors) -> npt.NDArray[np.float32]:
-    """Rows to unit length; a zero row stays zero."""
-    wide = np.asarray(vectors, dtype=np.float32)
-    return wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
 
 
 def _digest(spec: dict[str, Any]) -> str:

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError, VsearchError
-from vsearch.models.encoder import Vectors, normalise
+from vsearch.maths import normalise, tiou
+from vsearch.models.encoder import Vectors
 
 if TYPE_CHECKING:
     import torch
@@ -297,9 +298,4 @@ def _sample_spans(rng: np.random.Generator, instances: Ints, count: int) -> tupl
     both = np.stack([instances[:-1, 0], instances[1:, 1]], axis=1) if len(instances) > 1 else instances
     spans = np.clip(np.concatenate([anywhere, short, near + jitter, instances, both]), 0, count)
     spans = spans[spans[:, 1] > spans[:, 0]]
-    inside = np.minimum(spans[:, None, 1], instances[None, :, 1]) - np.maximum(
-        spans[:, None, 0], instances[None, :, 0]
-    )
-    inside = np.maximum(inside, 0)
-    lengths = (spans[:, 1] - spans[:, 0])[:, None] + (instances[:, 1] - instances[:, 0])[None] - inside
-    return spans, (inside / lengths).max(axis=1, initial=0).astype(np.float32)
+    return spans, tiou(spans, instances).max(axis=1, initial=0).astype(np.float32)

@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
 def enabled() -> bool:
     """Whether this system and this user want helpers."""
-    return hasattr(socket, "AF_UNIX") and os.name == "posix" and os.environ.get(SWITCH, "1") != "0"
+    return hasattr(socket, "AF_UNIX") and os.environ.get(SWITCH, "1") != "0"
 
 
 def ask(question: Question, device: str = "auto") -> Asked:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.maths import normalise
 from vsearch.retriever.actions.proposals import Floats, Ints, Timeline, propose
 
 LEVELS = np.linspace(0.2, 0.9, 8)  # of the way from the lowest to the highest fit
@@ -44,7 +45,7 @@ def find_intervals(timeline: Timeline, query: Floats, number: int = 10) -> list[
     order = np.lexsort((last, first, -_standing_out(fit, timeline, first, last)))
     kept = order[_apart(timeline.edges_ms[spans[order]], number)]
     means = timeline.means(first[kept], last[kept])
-    cosines = means @ query / np.maximum(np.linalg.norm(means, axis=1), 1e-12)
+    cosines = normalise(means) @ query
     edges = timeline.edges_ms
     return [
         Interval(int(edges[spans[k, 0]]), int(edges[spans[k, 1]]), float(cosine))

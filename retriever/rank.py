@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.maths import normalise
 from vsearch.retriever.answer import Scored
 
 # Temperature of query-scored pooling: Bain et al., "A CLIP-Hitchhiker's Guide to Long Video Retrieval", 2022.
@@ -39,11 +40,11 @@ def query_scored_similarity(
 
     frames: (T, D), any length of row; query: (D,), unit.
     """
-    unit = _unit(frames)
+    unit = normalise(frames)
     cosines = unit @ query  # (T,)
     weights = np.exp((cosines - cosines.max()) / tau)
     pooled = (weights / weights.sum()) @ unit
-    return float(pooled @ query / max(float(np.linalg.norm(pooled)), 1e-12))
+    return float(normalise(pooled) @ query)
 
 
 def mean_similarity(frames: npt.NDArray[np.floating[Any]], query: npt.NDArray[np.float32]) -> float:
@@ -56,7 +57,7 @@ def frame_cosines(
     frames: npt.NDArray[np.floating[Any]], query: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """(T, D) frames of any length, unit query (D,) -> (T,) cosines."""
-    return _unit(frames) @ query
+    return normalise(frames) @ query
 
 
 def merge_overlaps(moments: Sequence[Scored], margin: float) -> list[Scored]:
@@ -95,7 +96,7 @@ def group_by_video(moments: Sequence[Scored]) -> list[VideoAnswer]:
 def score_spread(moments: Sequence[Scored]) -> float:
     """How far a query's best moment stands out from the usual one: the model's scale, for this query."""
     scores = [m.score for m in moments]
-    return max(scores) - _median(np.asarray(scores)) if scores else 0.0
+    return max(scores) - float(np.median(scores)) if scores else 0.0
 
 
 def split_into_events(
@@ -118,7 +119,7 @@ def split_into_events(
         return [moment]
     fits = np.flatnonzero(smooth >= (low + high) / 2)
     times = times_ms[first:last]
-    step = int(_median(np.diff(times)))
+    step = int(np.median(np.diff(times)))
     cuts = np.flatnonzero(np.diff(times[fits]) > MIN_EVENT_MS + step) + 1
     events = []
     for run in np.split(fits, cuts):
@@ -133,14 +134,3 @@ def split_into_events(
 
 def _order(m: Scored) -> tuple[float, int, int, int]:
     return (-m.score, m.video_id, m.start_ms, m.end_ms)
-
-
-def _median(values: npt.NDArray[Any]) -> float:
-    """As np.median of finite values, which loads numpy.ma: a tenth of a cached query's time."""
-    ordered = np.sort(values)
-    return (float(ordered[(len(ordered) - 1) // 2]) + float(ordered[len(ordered) // 2])) / 2
-
-
-def _unit(frames: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    wide = np.asarray(frames, dtype=np.float32)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)

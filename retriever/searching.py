@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import LibraryError, VsearchError
+from vsearch.maths import normalise
 from vsearch.retriever.answer import Answer, Hit, Scored
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.encoders import Encoders, check_head
@@ -142,8 +143,7 @@ def _look_of(encoder: EncoderInfo, frames: FrameSet, i: int) -> npt.NDArray[np.f
     """Unit vector (D,) of frame i in the space of moments: its own, or of a window around it where a head pools."""
     head = encoder.spec["head"]
     if head.get("frame_space"):
-        frame = np.asarray(frames.vectors[i], dtype=np.float32)
-        return frame / max(float(np.linalg.norm(frame)), 1e-12)
+        return normalise(frames.vectors[i])
     from vsearch.models import Window, load_head
 
     check_head(encoder)

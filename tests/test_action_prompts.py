@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsearch.models import Backbone, load_backbone, normalise
+from vsearch.maths import normalise
+from vsearch.models import Backbone, load_backbone
 from vsearch.models.action_prompts import (
     BEFORE,
     BEHIND,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsearch.models import Window, ZeroShotHead, load_head, normalise, plan_windows
+from vsearch.maths import normalise
+from vsearch.models import Window, ZeroShotHead, load_head, plan_windows
 
 
 def times(duration_s: float, fps: float = 2.0) -> np.ndarray:

@@ -21,7 +21,6 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.cores import available_cores
 from vsearch.errors import VsearchError
 from vsearch.indexer.decode.child import (
     FRAME,
@@ -36,6 +35,7 @@ from vsearch.indexer.decode.child import (
 from vsearch.indexer.decode.picture import FrameShape
 from vsearch.indexer.decode.sampling import DECODERS, DecodeOptions, clock
 from vsearch.indexer.fingerprint import Content, FileChanged, Watched
+from vsearch.machine import available_cores
 from vsearch.records import MediaInfo
 
 

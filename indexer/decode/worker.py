@@ -21,7 +21,7 @@ from vsearch.errors import MediaError
 from vsearch.indexer.decode.child import FRAME, POSTER, PROGRESS, REPORT, packed
 from vsearch.indexer.decode.picture import FrameShape, Image
 from vsearch.indexer.decode.sampling import DecodeOptions, decode
-from vsearch.indexer.heap import give_back
+from vsearch.machine import give_back_memory
 from vsearch.records import MediaInfo
 
 _PROGRESS_S = 0.5
@@ -91,7 +91,7 @@ class _PipeSink:
         _send(self._out, FRAME, image.data.cast("B"), time_ms)
         self._frames += 1
         if self._frames % _GIVE_BACK_EVERY == 0:
-            give_back()
+            give_back_memory()
 
     def progress(self, time_ms: int) -> None:
         now = time.monotonic()

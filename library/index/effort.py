@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsearch.library.index.codes import Codes
+from vsearch.maths import normalise
 from vsearch.records import Effort
 
 if TYPE_CHECKING:
@@ -61,17 +62,17 @@ def sample_queries(rows: Vectors, sentences: Vectors | None, seed: int = 0) -> l
     rng = np.random.default_rng(seed)
 
     def some() -> Vectors:
-        return _unit(rows[rng.choice(len(rows), min(QUERIES, len(rows)), replace=False)])
+        return normalise(rows[rng.choice(len(rows), min(QUERIES, len(rows)), replace=False)])
 
     towards = [(some(), cosine) for cosine in COSINES]
-    towards += [(_unit(some() + 0.7 * some()), cosine) for cosine in BLENDS]
+    towards += [(normalise(some() + 0.7 * some()), cosine) for cosine in BLENDS]
     kinds = []
     for near, cosine in towards:
         away = rng.standard_normal(near.shape, dtype=np.float32)
-        away = _unit(away - (away * near).sum(axis=1, keepdims=True) * near)
+        away = normalise(away - (away * near).sum(axis=1, keepdims=True) * near)
         kinds.append((cosine * near + (1 - cosine**2) ** 0.5 * away).astype(np.float32))
     if sentences is not None and len(sentences):
-        kinds.append(_unit(sentences[-QUERIES:]))
+        kinds.append(normalise(sentences[-QUERIES:]))
     return kinds
 
 
@@ -138,10 +139,3 @@ def _need(codes: Codes, queries: Vectors, truth: Ids) -> Need:
             if recall >= PROMISED_RECALL and lists + _RERANK * number < best[0]:
                 best = lists + _RERANK * number, Need(ladder[rung], number, recall, scores)
     return best[1]
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    import numpy as np
-
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)

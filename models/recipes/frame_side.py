@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError
+from vsearch.maths import normalise
 from vsearch.models.backbone import outline, resolve_device
-from vsearch.models.encoder import Vectors, Window, normalise
+from vsearch.models.encoder import Vectors, Window
 from vsearch.models.recipes.checkpoint import WEIGHTS, Card, check_weights, read_card
 
 if TYPE_CHECKING:

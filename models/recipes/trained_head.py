@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import ModelError
+from vsearch.maths import normalise
 from vsearch.models.backbone import Backbone, load_backbone
-from vsearch.models.encoder import Encoder, normalise
+from vsearch.models.encoder import Encoder
 from vsearch.models.recipes.checkpoint import Card, load, read_card
 from vsearch.models.recipes.frame_side import FrameSide, refuse_pairs, refuse_unfit
 

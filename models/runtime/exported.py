@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.cores import available_cores
 from vsearch.errors import ModelError
+from vsearch.machine import available_cores
 from vsearch.models.preprocess import preprocess_of
 from vsearch.models.runtime.bpe import Tokenizer
 from vsearch.models.runtime.compact import load_compact_arrays

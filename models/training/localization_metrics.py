@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import VsearchError
+from vsearch.maths import tiou
 from vsearch.models.training.segments import MomentQuery, Prediction, Segment
 
 THUMOS_IOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -173,14 +174,6 @@ def moment_retrieval(
         float(ap[ACTIVITYNET_IOUS.index(0.75)]),
         float(ap.mean()),
     )
-
-
-def tiou(a: Floats, b: Floats) -> Floats:
-    """Temporal intersection over union of (N, 2) and (M, 2) intervals -> (N, M); 0 for two empty ones."""
-    inside = np.minimum(a[:, None, 1], b[None, :, 1]) - np.maximum(a[:, None, 0], b[None, :, 0])
-    inside = np.maximum(inside, 0.0)
-    union = (a[:, 1] - a[:, 0])[:, None] + (b[:, 1] - b[:, 0])[None, :] - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
 
 
 def _class_ap(truth: Sequence[Segment], predictions: Iterable[Prediction], limits: Floats) -> Floats:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import VsearchError
+from vsearch.maths import normalise, softmax
 from vsearch.retriever.actions.localize import background_of_model
 from vsearch.retriever.actions.proposals import Floats, Timeline
 from vsearch.retriever.actions.videos import (
@@ -119,7 +120,7 @@ def class_vectors(clips: Floats, owners: np.ndarray, classes: int) -> Floats:
     np.add.at(sums, owners, clips)
     means = sums / np.maximum(counts, 1)
     away = np.where(counts > 0, means - means[counts[:, 0] > 0].mean(axis=0), 0)
-    return (away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return normalise(away)
 
 
 def clip_vectors(
@@ -129,9 +130,8 @@ def clip_vectors(
     rows = []
     for video in videos:
         timeline = view(library, video)
-        mean = timeline.sums[-1] / len(timeline)
-        rows.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
-    return np.asarray(rows, dtype=np.float32)
+        rows.append(timeline.sums[-1] / len(timeline))
+    return normalise(np.asarray(rows, dtype=np.float32))
 
 
 def check_name(name: str) -> None:
@@ -172,12 +172,6 @@ def load(library: Library, name: str) -> Learned | None:
         )  # fmt: skip
     except (LookupError, TypeError) as fault:
         raise VsearchError(f"the vocabulary {name!r} is damaged: learn it again from examples") from fault
-
-
-def softmax(scores: Floats) -> Floats:
-    """Over the last axis."""
-    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def _best(names: Sequence[str], shares: Floats, number: int) -> list[Guess]:

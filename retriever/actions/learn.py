@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import VsearchError
-from vsearch.models import normalise
+from vsearch.maths import normalise
 from vsearch.models.action_prompts import Pairs, PromptOptions, embed_names, train_prompts
 from vsearch.retriever.actions.classify import class_vectors, fit_temperature
 from vsearch.retriever.actions.generated import annotated_in, frame_ranges
@@ -106,6 +106,4 @@ def annotated_pairs(videos: Sequence[Annotated], labels: Sequence[str]) -> Pairs
         owners += [-1] * len(start)
     if not clips:
         return Pairs(list(labels), np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
-    stacked = np.concatenate(clips)
-    norms = np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
-    return Pairs(list(labels), (stacked / norms).astype(np.float32), np.asarray(owners, dtype=np.int64))
+    return Pairs(list(labels), normalise(np.concatenate(clips)), np.asarray(owners, dtype=np.int64))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.maths import normalise, tiou
 from vsearch.retriever.actions.proposals import Floats, Ints, Proposals, Timeline
 
 WORTH = 2.0  # weight of a proposal's score, as the logarithm of its ratio to GOOD times the mean
@@ -131,7 +132,6 @@ def background_of_model(calibration: Mapping[str, Any] | None, classes: int) -> 
 def soft_nms(bounds: Ints, scores: Floats, least: float, number: int) -> tuple[list[int], list[float]]:
     """Gaussian soft-NMS of (N, 2) intervals: indices and decayed scores, best first, until `least` or `number`."""
     left = scores.astype(np.float64).copy()
-    starts, ends = bounds[:, 0].astype(np.float64), bounds[:, 1].astype(np.float64)
     kept: list[int] = []
     decayed: list[float] = []
     while len(kept) < number and len(left):
@@ -140,9 +140,7 @@ def soft_nms(bounds: Ints, scores: Floats, least: float, number: int) -> tuple[l
             break
         kept.append(i)
         decayed.append(float(left[i]))
-        inside = np.maximum(0, np.minimum(ends, ends[i]) - np.maximum(starts, starts[i]))
-        overlap = inside / np.maximum((ends - starts) + (ends[i] - starts[i]) - inside, 1e-9)
-        left *= np.exp(-np.square(overlap) / SIGMA)
+        left *= np.exp(-np.square(tiou(bounds[i : i + 1], bounds)[0]) / SIGMA)
         left[i] = -1.0
     return kept, decayed
 
@@ -159,5 +157,4 @@ def reference_windows(
         means.append(timeline.means(first, np.minimum(first + width, len(timeline))))
     if not means:
         return np.zeros((0, 0), dtype=np.float32)
-    stacked = np.concatenate(means)
-    return stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
+    return normalise(np.concatenate(means))

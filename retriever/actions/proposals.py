@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vsearch.maths import normalise, tiou
+
 Vectors = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -58,8 +60,7 @@ class Timeline:
     @classmethod
     def of(cls, vectors: Vectors, times_ms: Ints, duration_ms: int) -> Timeline:
         """vectors: (T, D) of any length of row; times_ms: (T,) ascending. A frame stands for the time around it."""
-        wide = np.asarray(vectors, dtype=np.float32)
-        unit = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+        unit = normalise(vectors)
         sums = np.zeros((len(unit) + 1, unit.shape[1]))
         np.cumsum(unit, axis=0, out=sums[1:], dtype=np.float64)
         times = np.asarray(times_ms, dtype=np.int64)
@@ -133,10 +134,7 @@ def suppress(bounds: Ints, limit: float, number: int) -> npt.NDArray[np.intp]:
         if not alive[i]:
             continue
         kept.append(i)
-        rest = bounds[i + 1 :]
-        inside = np.minimum(rest[:, 1], bounds[i, 1]) - np.maximum(rest[:, 0], bounds[i, 0])
-        union = (rest[:, 1] - rest[:, 0]) + (bounds[i, 1] - bounds[i, 0]) - inside
-        alive[i + 1 :] &= inside <= limit * union
+        alive[i + 1 :] &= tiou(bounds[i : i + 1], bounds[i + 1 :])[0] <= limit
     return np.asarray(kept, dtype=np.intp)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vsearch.errors import DamagedFramesError, LibraryError, VsearchError
+from vsearch.maths import normalise
 from vsearch.models.action_prompts import ACTION_TEMPLATES
 from vsearch.retriever.actions.localize import (
     DEFAULT_LIMITS,
@@ -149,8 +150,7 @@ def localize_videos(
         check_backbone(library, learned)
         texts = learned.vectors
     else:
-        mean = embed_actions(library, names, encoder).mean(axis=0)
-        texts = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        texts = normalise(embed_actions(library, names, encoder).mean(axis=0))
     videos = sound_videos(library, videos)
     view = timeline_of if learned is not None else dense_timeline_of  # examples are learned from plain frames
     background = _background(library, videos, texts, view, named=learned is None)

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from vsearch.maths import normalise
 from vsearch.models.action_prompts import (
     ACTION_TEMPLATES,
     Floats,
@@ -37,7 +38,6 @@ from vsearch.models.action_prompts import (
     train_prompts,
 )
 from vsearch.models.backbone import MINI_DIR, Backbone, load_mini
-from vsearch.models.encoder import normalise
 from vsearch.models.prompts import ContinuousPrompts
 
 FOLDS, CLIP_FRAMES, BATCH = 5, 6, 128

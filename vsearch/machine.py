@@ -1,10 +1,12 @@
-"""How many processor cores this process may use."""
+"""What this machine grants: processor cores, and memory that the C library keeps."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
+import sys
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -46,3 +48,14 @@ def _cgroup_folders() -> list[Path]:
             own = top / name.strip("/")
             folders += [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
     return folders
+
+
+def give_back_memory() -> None:
+    """Return what the C library keeps of freed memory to the system (glibc). For now and then.
+
+    Large arrays are asked for with an alignment. glibc before 2.38 does not fit such a request into a hole that an equal
+    one has left, so the heap of a long run fills with holes that nothing uses.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
