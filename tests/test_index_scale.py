@@ -299,9 +299,10 @@ def test_killed_between_the_files_and_the_catalogue_the_old_generation_answers(l
         import os, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import test_index_scale as t
-        from vsearch.library import Library, index, publishing
-        index.EXACT_VALUES = t.SMALL
-        publishing._keep = lambda *_: os.kill(os.getpid(), {int(signal.SIGKILL)})
+        from vsearch.library import Library
+        from vsearch.library.index import publish, view
+        view.EXACT_VALUES = t.SMALL
+        publish._keep = lambda *_: os.kill(os.getpid(), {int(signal.SIGKILL)})
         with Library.open(t.Path({str(library.path)!r})) as library:
             library.publish_update(t.encoder(library), embed=t.embed, carry_over=False)
     """

@@ -287,7 +287,7 @@ def interrupted(run: subprocess.Popen[str], kind: signal.Signals) -> str:
 
 
 STAGES = {
-    "looking for videos": "from vsearch.indexer import finding\nfinding.find_videos = lambda *a: halt()",
+    "looking for videos": "from vsearch.indexer import discover\ndiscover.find_videos = lambda *a: halt()",
     "comparing with the library": "from vsearch.indexer import run\nrun.fingerprint = lambda path: halt()",
     "loading the model": "from vsearch import models\nmodels.load_backbone = lambda *a: halt()",
 }
