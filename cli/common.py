@@ -25,7 +25,7 @@ LibraryOption = Annotated[
     Path | None,
     typer.Option("--library", metavar="DIR", help="Library folder (default: found upward, like git).", show_default=False),
 ]  # fmt: skip
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps (Apple).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 SCHEMA_VERSION = 1  # of every JSON object we print; see docs/json.md
@@ -84,8 +84,8 @@ def _check_values(options: Mapping[str, Any]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise VsearchError(f"--{name.replace('_', '-')} takes a number such as 0.5, not {value}")
     device = options.get("device", "auto")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?(,cuda:\d+)*", device):
-        raise VsearchError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?(,cuda:\d+)*", device):
+        raise VsearchError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
 
 
 def note(text: str) -> None:

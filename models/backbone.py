@@ -249,7 +249,7 @@ def outline(name: str) -> torch.nn.Module:
 
 
 def resolve_device(device: str) -> str:
-    """'auto' | 'cpu' | 'cuda' | 'cuda:N' -> a torch device that is there; auto is the first GPU, else the CPU.
+    """'auto' | 'cpu' | 'cuda' | 'cuda:N' | 'mps' -> a torch device that is there; auto is the first CUDA GPU, else the CPU.
 
     Raises ModelError.
     """
@@ -261,9 +261,13 @@ def resolve_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "mps":
+        if not torch.backends.mps.is_available():
+            raise ModelError("no GPU of Apple's is available; use --device cpu or auto")
+        return device
     kind, _, number = device.partition(":")
     if kind != "cuda" or (device != "cuda" and not number.isdecimal()):
-        raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N")
+        raise ModelError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps")
     if not torch.cuda.is_available():
         raise ModelError("no CUDA device is available; use --device cpu or auto")
     if number and int(number) >= torch.cuda.device_count():

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vsearch.errors import ModelError
 from vsearch.maths import normalise
 from vsearch.models import Window, ZeroShotHead, load_head, plan_windows
+from vsearch.models.backbone import resolve_device
 
 
 def times(duration_s: float, fps: float = 2.0) -> np.ndarray:
@@ -73,3 +75,15 @@ def test_head_identity_follows_what_it_does_and_its_spec_restores_it() -> None:
 
 def test_normalise_leaves_a_zero_row_zero() -> None:
     assert normalise(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
+
+
+def test_the_gpu_of_apple_is_taken_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    for there in (True, False):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there)
+        if there:
+            assert resolve_device("mps") == "mps"
+        else:
+            with pytest.raises(ModelError, match="Apple"):
+                resolve_device("mps")
