@@ -22,7 +22,7 @@ from vsearch.errors import VsearchError
 from vsearch.indexer.clip import export_clip, fitting
 from vsearch.indexer.decode.joined import open_pyav
 from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.sampling import DecodeOptions
+from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.indexer.sniff import container_of, read_head
 
 LENGTH_MS = 600

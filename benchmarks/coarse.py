@@ -29,7 +29,8 @@ from typing import Any
 from benchmarks.product import bootstrap, rank_of
 from vsearch.errors import LibraryError
 from vsearch.indexer.decode.picture import FrameShape, Image
-from vsearch.indexer.decode.sampling import DecodeOptions, decode
+from vsearch.indexer.decode.sampling import decode
+from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.library import Library
 from vsearch.models import ZeroShotHead, load_backbone
 from vsearch.records import MediaInfo

@@ -249,7 +249,8 @@ def decode_parts(options: argparse.Namespace, spent: Counter[str]) -> int:
 
     from vsearch.errors import MediaError
     from vsearch.indexer.decode import pyav as decode_pyav
-    from vsearch.indexer.decode.sampling import DecodeOptions, decode
+    from vsearch.indexer.decode.sampling import decode
+    from vsearch.indexer.decode.source import DecodeOptions
 
     class Nowhere:
         frames = 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vsearch.indexer.decode.joined import JoinedSource
     from vsearch.indexer.decode.picture import StoredPicture
     from vsearch.indexer.decode.pyav import PyavSource
-    from vsearch.indexer.decode.sampling import Shown
+    from vsearch.indexer.decode.source import Shown
 
 # Encoding 4K can run well under real time on one core. A file that cannot be sought in is read from its beginning.
 BASE_S, PER_SECOND_S, BYTES_PER_SECOND = 120.0, 20.0, 1_000_000
@@ -179,7 +179,7 @@ def cut(
 
     from vsearch.indexer.clip_sound import Sound
     from vsearch.indexer.decode.joined import open_pyav
-    from vsearch.indexer.decode.sampling import DecodeOptions
+    from vsearch.indexer.decode.source import DecodeOptions
 
     options = DecodeOptions(fps=float("inf"), threads=THREADS, memory_limit_bytes=MEMORY_BYTES)
     alive()

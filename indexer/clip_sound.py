@@ -114,7 +114,7 @@ class Sound:
     def _open(self) -> Any:
         """The default stream of sound, else the first that can be decoded."""
         from vsearch.indexer.decode.probe import open_video
-        from vsearch.indexer.decode.sampling import DecodeOptions
+        from vsearch.indexer.decode.source import DecodeOptions
 
         self._container, _, _ = open_video(self._path, DecodeOptions().max_pixels, self._part)
         streams = list(self._container.streams.audio)

@@ -25,7 +25,7 @@ from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.attempts import Attempt, Settled, identified, planned_content
 from vsearch.indexer.decode.picture import FrameShape
 from vsearch.indexer.decode.pool import DecodeJob, DecodePool, JobDone, JobFailed, default_workers
-from vsearch.indexer.decode.sampling import DECODERS, DecodeOptions, clock
+from vsearch.indexer.decode.source import DECODERS, DecodeOptions, clock
 from vsearch.indexer.discover import not_there, scan
 from vsearch.indexer.encoding import Lanes, VideoFrames, ahead, encoded
 from vsearch.indexer.fingerprint import fingerprint

@@ -105,7 +105,7 @@ def still_at(path: Path, time_ms: int, height: int) -> bytes:
 def picture_at(path: Path, time_ms: int, height: int) -> bytes:
     """`still_at`, in this process."""
     from vsearch.indexer.decode.joined import open_pyav
-    from vsearch.indexer.decode.sampling import DecodeOptions, Shown
+    from vsearch.indexer.decode.source import DecodeOptions, Shown
 
     source = open_pyav(path, DecodeOptions(fps=float("inf"), poster_height=height))
     try:

@@ -148,7 +148,7 @@ def plain_spec(backbone: str, head: str) -> dict[str, Any] | None:
 def poster_of(path: Path) -> bytes | None:
     """A video file's JPEG poster; None when nothing of it can be decoded."""
     from vsearch.indexer.decode.pool import DecodeJob, DecodePool, JobDone
-    from vsearch.indexer.decode.sampling import DecodeOptions
+    from vsearch.indexer.decode.source import DecodeOptions
 
     options = DecodeOptions(keyframes_every_s=4.0)
     with DecodePool(options, 1) as pool:

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 from vsearch.errors import LibraryError
 from vsearch.library import heads, posters, vocabularies
 from vsearch.library.catalogue import migrations, queries, reading, recording
-from vsearch.library.catalogue.reading import Ask, Reading
+from vsearch.library.catalogue.connection import Ask
+from vsearch.library.catalogue.reading import Reading
 from vsearch.library.catalogue.rows import Roots, to_encoder, to_generation
 from vsearch.library.catalogue.schema import (
     Catalogue,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.maths import normalise
-from vsearch.models.backbone import Backbone, exported_towers, load_backbone, mini_calibration
+from vsearch.models.backbone import Backbone, mini_calibration
 
 Vectors = npt.NDArray[np.floating[Any]]
 
@@ -123,38 +123,6 @@ class Encoder:
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """N sentences -> (N, D) float32 unit vectors."""
         return self.head.embed_texts(texts, self.backbone)
-
-
-def load_encoder(spec: dict[str, Any], device: str = "auto") -> Encoder:
-    """The encoder that a library's spec names. The caller compares identities."""
-    backbone = load_backbone(spec["model"], device, spec.get("backbone"))
-    if "checkpoint" in spec["head"]:
-        from vsearch.models.recipes.trained_head import restored_encoder
-
-        return restored_encoder(spec["head"], backbone)
-    return Encoder(backbone, load_head(spec["head"]))
-
-
-def load_quick_encoder(spec: dict[str, Any]) -> Encoder | None:
-    """The encoder that a library's spec names, if it embeds sentences without torch on this machine; else None. The
-    caller compares identities."""
-    if spec["head"]["recipe"] != "zero-shot":
-        return None
-    towers = exported_towers(spec["model"], spec.get("backbone"))
-    return load_encoder(spec, "cpu") if towers is not None and towers.reads_texts else None
-
-
-def load_head(spec: dict[str, Any]) -> Head:
-    """The head of a stored spec, to embed stored frame vectors with.
-
-    A trained one is read from its checkpoint and checked: raises ModelError when that is gone, damaged or another.
-    """
-    if "checkpoint" in spec:
-        from vsearch.models.recipes.trained_head import head_alone
-
-        kept = (spec[name] for name in ("checkpoint", "identity", "model", "window_s", "overlap"))
-        return head_alone(*kept)
-    return ZeroShotHead(spec["window_s"], spec["overlap"], tuple(spec["templates"]))
 
 
 def plan_windows(

@@ -46,7 +46,7 @@ class Encoders:
         with self.lock:
             found = self._held.get(live.identity)
             if found is None and self._device in ("auto", "cpu") and live.identity not in self._slow:
-                from vsearch.models.encoder import load_quick_encoder
+                from vsearch.models.loading import load_quick_encoder
 
                 found = load_quick_encoder(live.spec)
             if found is None or found.identity != live.identity:

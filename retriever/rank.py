@@ -49,8 +49,8 @@ def query_scored_similarity(
 
 def mean_similarity(frames: npt.NDArray[np.floating[Any]], query: npt.NDArray[np.float32]) -> float:
     """Cosine of the query with the mean of the unit frames: what the index of a head that averages says."""
-    mean = _unit(frames).mean(axis=0)
-    return float(mean @ query / max(float(np.linalg.norm(mean)), 1e-12))
+    mean = normalise(frames).mean(axis=0)
+    return float(normalise(mean) @ query)
 
 
 def frame_cosines(

@@ -18,7 +18,7 @@ from vsearch.errors import LibraryError
 from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
 from vsearch.library.catalogue import reading
 from vsearch.models import ZeroShotHead
-from vsearch.models.encoder import load_quick_encoder
+from vsearch.models.loading import load_quick_encoder
 from vsearch.retriever import Answer
 
 

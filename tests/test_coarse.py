@@ -16,7 +16,8 @@ from tests.media import read_barcode, truncated, write_video
 from vsearch.errors import LibraryError
 from vsearch.indexer import IndexOptions, Progress, index_videos, run
 from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.sampling import DecodeOptions, decode
+from vsearch.indexer.decode.sampling import decode
+from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.library import Library
 from vsearch.records import MediaInfo
 

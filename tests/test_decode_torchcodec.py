@@ -26,7 +26,8 @@ from vsearch.indexer.decode.nvdec import (
 from vsearch.indexer.decode.picture import FrameShape
 from vsearch.indexer.decode.pool import DecodeJob, DecodePool, FrameChunk, JobDone
 from vsearch.indexer.decode.pyav import PyavSource
-from vsearch.indexer.decode.sampling import DecodeOptions, Outcome, decode
+from vsearch.indexer.decode.sampling import Outcome, decode
+from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.library import Library
 from vsearch.models import load_backbone
 

@@ -19,7 +19,8 @@ from vsearch.errors import ModelError
 from vsearch.indexer import IndexOptions, index_videos
 from vsearch.indexer.decode.picture import FrameShape
 from vsearch.indexer.decode.pool import default_workers
-from vsearch.indexer.decode.sampling import DecodeOptions, decode
+from vsearch.indexer.decode.sampling import decode
+from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.indexer.encoding import Lanes
 from vsearch.library import Library
 from vsearch.models import load_backbone, resolve_devices

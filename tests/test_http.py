@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from tests.site import QUERY, make_library, running
-from vsearch.webui import connections
 from vsearch.retriever.session import Session
+from vsearch.webui import connections
 from vsearch.webui.http import bodies
 from vsearch.webui.http.security import Access
 

@@ -18,7 +18,7 @@ from vsearch.errors import MediaError
 from vsearch.indexer.decode.joined import open_pyav
 from vsearch.indexer.decode.picture import FrameShape
 from vsearch.indexer.decode.pyav import PyavSource
-from vsearch.indexer.decode.sampling import DecodeOptions
+from vsearch.indexer.decode.source import DecodeOptions
 
 SMALL = (64, 48)
 

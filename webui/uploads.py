@@ -86,7 +86,7 @@ def _read_clip(path: Path, shape: FrameShape) -> tuple[Frames, Times]:
     import numpy as np
 
     from vsearch.indexer.decode.pool import DecodeJob, DecodePool, FrameChunk, JobFailed
-    from vsearch.indexer.decode.sampling import DecodeOptions
+    from vsearch.indexer.decode.source import DecodeOptions
 
     options = DecodeOptions(fps=FPS, shape=shape, deadline_s=DEADLINE_S, deadline_per_video_s=0.0)
     frames, times = [], []

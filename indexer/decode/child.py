@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from vsearch import process
 from vsearch.errors import VsearchError
-from vsearch.indexer.decode.sampling import DecodeOptions
+from vsearch.indexer.decode.source import DecodeOptions
 
 FRAME, PROGRESS, POSTER, REPORT = range(4)  # raw RGB; nothing; JPEG; JSON, an object with a `kind`
 _LAYOUT = struct.Struct("=Iiq")

@@ -18,7 +18,7 @@ import numpy as np
 from vsearch.errors import MediaError
 from vsearch.indexer.decode.picture import Image, encode_jpeg, poster_size
 from vsearch.indexer.decode.pyav import PyavSource
-from vsearch.indexer.decode.sampling import DecodeOptions, Shown, clock
+from vsearch.indexer.decode.source import DecodeOptions, Shown, clock
 from vsearch.indexer.sniff import MPEG, MPEGTS
 
 # Pictures a whole group late in .ts and a hang at the end of some, open groups in HEVC (benchmarks/decoders.py)

@@ -10,7 +10,7 @@ from pathlib import Path
 from vsearch.errors import MediaError
 from vsearch.indexer.decode.probe import checked_container
 from vsearch.indexer.decode.pyav import PyavSource
-from vsearch.indexer.decode.sampling import DecodeOptions, Shown, clock
+from vsearch.indexer.decode.source import DecodeOptions, Shown, clock
 from vsearch.indexer.decode.structure import Part, parts_of
 from vsearch.records import MediaInfo
 

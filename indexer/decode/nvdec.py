@@ -23,7 +23,7 @@ import numpy as np
 from vsearch.errors import VsearchError
 from vsearch.indexer.decode.picture import Image, encode_jpeg, poster_size
 from vsearch.indexer.decode.pyav import PyavSource
-from vsearch.indexer.decode.sampling import MAX_DURATION_S, DecodeOptions, Shown, Source
+from vsearch.indexer.decode.source import MAX_DURATION_S, DecodeOptions, Shown, Source
 from vsearch.indexer.sniff import MATROSKA, MP4
 
 if TYPE_CHECKING:

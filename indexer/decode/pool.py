@@ -33,7 +33,7 @@ from vsearch.indexer.decode.child import (
     unusable,
 )
 from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.sampling import DECODERS, DecodeOptions, clock
+from vsearch.indexer.decode.source import DECODERS, DecodeOptions, clock
 from vsearch.indexer.fingerprint import Content, FileChanged, Watched
 from vsearch.machine import available_cores
 from vsearch.records import MediaInfo

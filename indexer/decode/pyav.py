@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
-from vsearch.indexer.decode.keyframes import keyframes
 from vsearch.indexer.decode.packets import AviSlots, Packets, PictureTimes
 from vsearch.indexer.decode.picture import (
     Kept,
@@ -32,9 +31,9 @@ from vsearch.indexer.decode.probe import (
     pixel_aspect,
     stream_duration_s,
 )
-from vsearch.indexer.decode.sampling import MAX_DURATION_S, DecodeOptions, Shown, clock
+from vsearch.indexer.decode.source import MAX_DURATION_S, DecodeOptions, Shown, clock
 from vsearch.indexer.decode.structure import Part
-from vsearch.indexer.decode.thin import is_header, thinning
+from vsearch.indexer.decode.thin import is_header, keyframes, thinning
 from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4, MPEG, MPEGTS
 from vsearch.records import MediaInfo
 

@@ -10,9 +10,8 @@ subtracted, edit lists and variable frame rates are followed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -20,75 +19,14 @@ from typing import Protocol
 import numpy as np
 
 from vsearch.errors import MediaError
-from vsearch.indexer.decode.picture import FrameShape, Image, StoredPicture
+from vsearch.indexer.decode.picture import Image
+from vsearch.indexer.decode.source import MAX_DURATION_S, DecodeOptions, Shown, Source
 from vsearch.records import MediaInfo
 
-DECODERS = ("auto", "pyav", "decord", "nvdec")
-MAX_DURATION_S = 48 * 3600.0  # a hostile file may claim years; longer ones are indexed up to here
 _EPSILON_S = 1e-6  # float error of pts * time_base
 _POSTER_CONTRAST = 12.0  # standard deviation of grey values that a picture must have to stand for a video
 _POSTER_AT = 1 / 3  # of the duration: past titles and fades
 _POSTER_WITHIN = 7  # frames, of whatever there is: should the decoder crash later, the video has one
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """What decoding may use, and what it makes.
-
-    `fps`: samples a second; infinity: every picture may be wanted. `keyframes_every_s`: not those, but keyframes, at most one in so many seconds, at their
-    own times; always by PyAV, and without a word about damage. `decoder`: 'auto', 'pyav', 'decord' or 'nvdec'; auto is
-    PyAV, see benchmarks/decoders.py. `gpus`: where nvdec works, each decoder process on one of them.
-    A video may take `deadline_s` plus `deadline_per_video_s` for each second of it, and `stall_s` without any
-    news; time during which the process waits for the consumer does not count. `memory_limit_bytes`: address
-    space of a decoder process; 0: no limit, for CUDA reserves far more than it uses. `max_pixels`: of one picture. `chunk_frames`: frames in an event.
-    """
-
-    fps: float = 2.0
-    keyframes_every_s: float | None = None
-    shape: FrameShape = field(default_factory=lambda: FrameShape(224))
-    decoder: str = "auto"
-    gpus: tuple[str, ...] = ("cuda",)
-    deadline_s: float = 120.0
-    deadline_per_video_s: float = 6.0
-    stall_s: float = 30.0
-    memory_limit_bytes: int = 6 << 30
-    max_pixels: int = 64_000_000
-    chunk_frames: int = 32
-    poster_height: int = 180
-    threads: int = 1
-    videos_per_process: int = 200
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One picture of a video and when it is shown, in seconds from the start of the presentation."""
-
-    start_s: float
-    end_s: float  # declared; the next picture's start is the truth
-    draw: Callable[[], Image]  # -> (size, size, 3)
-    draw_poster: Callable[[], bytes]
-    stored: Callable[[], StoredPicture] | None = None  # PyAV's alone
-
-    @cached_property
-    def image(self) -> Image:
-        return self.draw()
-
-
-class Source(Protocol):
-    """An opened video. `frames` yields pictures in order of presentation; it may leave out those that end
-    before `wanted()`, the next target in seconds. Afterwards `damage` says what was lost on the way."""
-
-    @property
-    def info(self) -> MediaInfo: ...
-
-    def duration_ms(self, covered_s: float) -> int:
-        """Of the whole video, once all is read and pictures cover so many seconds."""
-
-    def frames(self, wanted: Callable[[], float]) -> Iterator[Shown]: ...
-
-    def damage(self, covered_s: float) -> str | None: ...
-
-    def close(self) -> None: ...
 
 
 class Sink(Protocol):
@@ -177,14 +115,6 @@ def open_source(path: Path, options: DecodeOptions) -> Source:
 
         return open_torchcodec(path, options)
     return open_pyav(path, options)
-
-
-def clock(seconds: float) -> str:
-    """A time for a sentence: 5.3 s, or HH:MM:SS from a minute on."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class _Targets:

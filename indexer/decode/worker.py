@@ -20,7 +20,8 @@ from typing import Any
 from vsearch.errors import MediaError
 from vsearch.indexer.decode.child import FRAME, POSTER, PROGRESS, REPORT, packed
 from vsearch.indexer.decode.picture import FrameShape, Image
-from vsearch.indexer.decode.sampling import DecodeOptions, decode
+from vsearch.indexer.decode.sampling import decode
+from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.machine import give_back_memory
 from vsearch.records import MediaInfo
 

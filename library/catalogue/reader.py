@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vsearch.library.catalogue.complaints import complaint
+from vsearch.library.catalogue.connection import BUSY_TIMEOUT_MS, Ask, complaint
 from vsearch.library.catalogue.migrations import latest_schema
-from vsearch.library.catalogue.reading import BUSY_TIMEOUT_MS, Ask, Reading
+from vsearch.library.catalogue.reading import Reading
 from vsearch.library.place import CATALOGUE, network_filesystem
 from vsearch.library.read_only import connect_read_only, writable
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vsearch.errors import DamagedFramesError, LibraryError
+from vsearch.library.catalogue.connection import Ask
 from vsearch.library.catalogue.rows import (
     RootFolders,
     to_encoder,
@@ -49,14 +50,10 @@ if TYPE_CHECKING:
 
     from vsearch.library.index.view import IndexView
 
-Ask = Callable[
-    ..., Sequence[Any]
-]  # ask(sql, name=value, …) -> rows, each a tuple in the order of the columns
 
 T = TypeVar("T")
 LIVE = "live_generation"
 INDEX_AGAIN = "run `vsearch index`"
-BUSY_TIMEOUT_MS = 30_000
 _log = logging.getLogger(__name__)
 _CACHED_TEXTS = 10_000
 _SLACK_MS = 10_000  # that a moment may end behind what its video's file says is its length

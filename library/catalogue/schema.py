@@ -26,8 +26,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import QueuePool
 
-from vsearch.library.catalogue.complaints import complaint
-from vsearch.library.catalogue.reading import BUSY_TIMEOUT_MS, Ask
+from vsearch.library.catalogue.connection import BUSY_TIMEOUT_MS, Ask, complaint
 from vsearch.library.files import disk_errors, mode_like
 from vsearch.library.place import network_filesystem
 from vsearch.library.read_only import connect_read_only, writable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,23 @@ from vsearch.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from vsearch.models.backbone import Backbone
 
 LANES = 2  # a device: one batch in work, one being copied
+
+
+class FrameEncoder(Protocol):
+    """What a lane needs of a backbone."""
+
+    @property
+    def device(self) -> str: ...
+
+    def encode_frames(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
 
 
 class Lane:
     """A backbone, and on a CUDA device a stream of its own. One thread at a time."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: FrameEncoder) -> None:
         self._backbone = backbone
         self._stream = own_stream(backbone.device)
 

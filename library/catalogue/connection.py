@@ -1,11 +1,18 @@
-"""SQLite's complaints as sentences."""
+"""What every connection to a catalogue shares: how it is asked, how long it waits, and what its complaints mean."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vsearch.errors import LibraryError
 from vsearch.library.files import disk_full
+
+BUSY_TIMEOUT_MS = 30_000
+Ask = Callable[
+    ..., Sequence[Any]
+]  # ask(sql, name=value, …) -> rows, each a tuple in the order of the columns
 
 
 def complaint(said: str, where: Path) -> LibraryError | None:
