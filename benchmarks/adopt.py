@@ -23,18 +23,20 @@ import numpy as np
 import torch
 
 import vsearch.indexer.adopt as adoption
-from vsearch.indexer.adopt import adopt, rollback
+from vsearch.indexer import rollback
+from vsearch.indexer.adopt import adopt
 from vsearch.indexer.upkeep import embedder, register
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library import Library
 from vsearch.maths import normalise
 from vsearch.models import Encoder, ZeroShotHead, load_backbone, plan_windows
+from vsearch.models.recipes import VideoText, load_recipe
 from vsearch.models.recipes.checkpoint import save
 from vsearch.models.recipes.frame_side import FrameSide
-from vsearch.models.recipes.recipe import load_recipe
 from vsearch.models.recipes.trained_head import TrainedHead, load_trained_head
-from vsearch.models.recipes.video_text import VideoText
-from vsearch.models.training.samples import pad, pick
-from vsearch.retriever import search
+from vsearch.models.training import pick
+from vsearch.models.training.samples import pad
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.retriever.searching import search
 
 QUERY = "a man playing the drums"
 started: list[str] = []

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import VsearchError
-from vsearch.indexer.clip import export_clip, fitting
-from vsearch.indexer.decode.joined import open_pyav
-from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.source import DecodeOptions
+from vsearch.indexer import export_clip
+from vsearch.indexer.clip import fitting
+from vsearch.indexer.decode import DecodeOptions, FrameShape, open_pyav
 from vsearch.indexer.sniff import container_of, read_head
 
 LENGTH_MS = 600

@@ -28,13 +28,13 @@ from typing import Any
 
 from benchmarks.product import bootstrap, rank_of
 from vsearch.errors import LibraryError
-from vsearch.indexer.decode.picture import FrameShape, Image
+from vsearch.indexer.decode import DecodeOptions, FrameShape, Image
 from vsearch.indexer.decode.sampling import decode
-from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.library import Library
 from vsearch.models import ZeroShotHead, load_backbone
 from vsearch.records import MediaInfo
-from vsearch.retriever import live_encoder, matching_encoder
+from vsearch.retriever import live_encoder
+from vsearch.retriever.encoders import matching_encoder
 
 _LOOK_EVERY_S = 0.1
 _WITHOUT = "import vsearch.indexer.run as r; r.FIRST_PASS_FROM_BYTES = float('inf'); from vsearch.cli import main; main()"

@@ -24,9 +24,17 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vsearch.indexer.decode.picture import render
-from vsearch.indexer.decode.pool import DecodeJob, DecodeOptions, DecodePool, FrameChunk, FrameShape, JobDone
-from vsearch.indexer.decode.probe import open_video, pixel_aspect
+from vsearch.indexer.decode import (
+    DecodeJob,
+    DecodeOptions,
+    DecodePool,
+    FrameChunk,
+    FrameShape,
+    JobDone,
+    open_video,
+    render,
+)
+from vsearch.indexer.decode.probe import pixel_aspect
 from vsearch.indexer.discover import find_videos
 
 SHAPE = FrameShape(64, "squash", "bilinear")

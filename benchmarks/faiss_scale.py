@@ -30,17 +30,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from vsearch.library.catalogue.rows import to_generation
-from vsearch.library.catalogue.schema import GenerationRow
-from vsearch.library.index.view import (
-    IndexFiles,
-    IndexView,
-    generation_row,
-    open_index,
-    part_files,
-    write_index,
-    write_update,
-)
+from vsearch.library.catalogue import GenerationRow, to_generation
+from vsearch.library.index import IndexView, open_index, part_files
+from vsearch.library.index.view import IndexFiles, generation_row, write_index, write_update
 
 COSINES = {"picture": 0.9, "sentence": 0.25}
 QUERIES, TURNS, CHUNK = 200, 20, 50_000

@@ -191,9 +191,8 @@ def adopted(plain: Path, base: Path) -> Path:
     import torch
 
     from vsearch.models import load_backbone
+    from vsearch.models.recipes import VideoText, load_recipe
     from vsearch.models.recipes.checkpoint import save
-    from vsearch.models.recipes.recipe import load_recipe
-    from vsearch.models.recipes.video_text import VideoText
 
     shutil.copytree(plain, base)
     backbone = load_backbone("mini", "cpu")

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     devices = resolve_devices(options.device)
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, {' and '.join(map(name_of, devices))}")
     if options.decoder == "nvdec":
-        from vsearch.indexer.decode.nvdec import check_torchcodec
+        from vsearch.indexer.decode import check_torchcodec
 
         check_torchcodec(devices)
     with tempfile.TemporaryDirectory() as scratch:
@@ -190,7 +190,7 @@ def decoding(
     backbone: Any, options: argparse.Namespace, devices: Sequence[str], workers: int
 ) -> Iterator[Iterator[Any]]:
     """Events of the folder's videos, over and over."""
-    from vsearch.indexer.decode.pool import DecodeJob, DecodeOptions, DecodePool, FrameShape
+    from vsearch.indexer.decode import DecodeJob, DecodeOptions, DecodePool, FrameShape
 
     pre = backbone.preprocess
     how = DecodeOptions(
@@ -274,7 +274,7 @@ def busy(devices: Sequence[str]) -> Iterator[list[float]]:
 
 def whole_index(model: str, options: argparse.Namespace) -> None:
     from vsearch.indexer import IndexOptions, index_videos
-    from vsearch.indexer.decode.pool import default_workers
+    from vsearch.indexer.decode import default_workers
     from vsearch.models import resolve_devices
 
     some, size = [], 0

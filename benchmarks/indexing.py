@@ -228,7 +228,7 @@ def usual(options: argparse.Namespace) -> dict[str, Any]:
 def profile(options: argparse.Namespace) -> dict[str, float]:
     """CPU seconds by stage: from one indexing run, and decoding once more in this process to split it."""
     from vsearch.indexer import run as indexing
-    from vsearch.models.backbone import Backbone
+    from vsearch.models import Backbone
 
     spent: Counter[str] = Counter()
     frames = decode_parts(options, spent)
@@ -248,9 +248,9 @@ def decode_parts(options: argparse.Namespace, spent: Counter[str]) -> int:
     import av.logging
 
     from vsearch.errors import MediaError
+    from vsearch.indexer.decode import DecodeOptions
     from vsearch.indexer.decode import pyav as decode_pyav
     from vsearch.indexer.decode.sampling import decode
-    from vsearch.indexer.decode.source import DecodeOptions
 
     class Nowhere:
         frames = 0

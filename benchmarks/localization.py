@@ -29,8 +29,8 @@ import numpy as np
 from untrimmed import build
 
 from vsearch.library import Library
-from vsearch.models import load_backbone
-from vsearch.models.generator import TrainingVideo, train_generator
+from vsearch.models import TrainingVideo, load_backbone, train_generator
+from vsearch.models.training import AnnotatedVideo, read_annotations
 from vsearch.models.training.localization_metrics import (
     THUMOS_IOUS,
     MapResult,
@@ -39,13 +39,14 @@ from vsearch.models.training.localization_metrics import (
     mean_average_precision,
     open_set,
 )
-from vsearch.models.training.segments import AnnotatedVideo, Prediction, read_annotations
-from vsearch.retriever.actions.generated import frame_ranges, generated_by, training_video
+from vsearch.models.training.segments import Prediction
+from vsearch.retriever import live_encoder
+from vsearch.retriever.actions import Floats, Limits, Timeline, generated_by, propose, timeline_of
+from vsearch.retriever.actions.generated import frame_ranges, training_video
 from vsearch.retriever.actions.learn import annotated_pairs, prompted, with_instances
-from vsearch.retriever.actions.localize import REJECT, Limits, background_from, localize, reference_windows
-from vsearch.retriever.actions.proposals import Floats, Proposals, Timeline, propose, select
-from vsearch.retriever.actions.videos import embed_actions, timeline_of, vocabulary
-from vsearch.retriever.searching import live_encoder
+from vsearch.retriever.actions.localize import REJECT, background_from, localize, reference_windows
+from vsearch.retriever.actions.proposals import Proposals, select
+from vsearch.retriever.actions.videos import embed_actions, vocabulary
 
 EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0)
 Maker = Callable[[str], Proposals]  # proposals of a video by name

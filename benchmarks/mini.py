@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vsearch.models.backbone import Backbone
+from vsearch.models import Backbone
 from vsearch.models.mini.train.data import held_out_photos, photo_captions
 from vsearch.models.mini.train.teacher import spaced
 

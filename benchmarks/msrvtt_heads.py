@@ -25,13 +25,11 @@ import numpy as np
 import torch
 
 from vsearch.models import load_backbone
-from vsearch.models.recipes.recipe import Recipe, load_recipe
-from vsearch.models.recipes.video_text import VideoText
-from vsearch.models.training import metrics
+from vsearch.models.recipes import Recipe, VideoText, load_recipe
+from vsearch.models.training import TrainOptions, ZipFrames, cached_vectors, metrics
 from vsearch.models.training.datasets import Dataset, read_dataset
 from vsearch.models.training.evaluate import score_matrix
-from vsearch.models.training.samples import ZipFrames, cached_vectors
-from vsearch.models.training.train import TrainOptions, hold_out, train
+from vsearch.models.training.train import hold_out, train
 
 RECIPES = (
     # name, text tower trains, learning rate of new parts (of the text tower: 1/10 of it)
@@ -103,7 +101,8 @@ def settings(name: str, text: bool, rate: float) -> Recipe:
 def restored(recipe: Recipe, backbone: Any, folder: Path) -> VideoText:
     from safetensors.torch import load_file
 
-    from vsearch.models.recipes.checkpoint import WEIGHTS, put
+    from vsearch.models.recipes import WEIGHTS
+    from vsearch.models.recipes.checkpoint import put
 
     model = VideoText(recipe, backbone)
     put(model, load_file(folder / WEIGHTS), folder)

@@ -23,7 +23,9 @@ import numpy as np
 
 from vsearch.library import Library
 from vsearch.models import Encoder
-from vsearch.retriever import live_encoder, matching_encoder, search
+from vsearch.retriever import live_encoder
+from vsearch.retriever.encoders import matching_encoder
+from vsearch.retriever.searching import search
 
 
 def main() -> None:

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vsearch.library import open_reading
+from vsearch.library.catalogue import open_reading
 from vsearch.process import Process
-from vsearch.retriever import Question, live_encoder
-from vsearch.retriever.helper import ask, start
+from vsearch.retriever import Question, ask, live_encoder, start
 
 MEANING = {
     "usual": "the whole model loaded through open_clip, one sentence encoded, nothing searched",

@@ -29,8 +29,8 @@ def adopt(
     The old index is kept: `vsearch adopt --rollback` restores it as it was.
     """
     from vsearch.cli.progress import reporter
+    from vsearch.indexer import rollback as go_back
     from vsearch.indexer.adopt import adopt as take
-    from vsearch.indexer.adopt import rollback as go_back
     from vsearch.library import Library, find_library
 
     if (checkpoint is None) == (not rollback):

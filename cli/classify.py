@@ -22,7 +22,7 @@ from vsearch.cli.sources import kept_vocabulary, open_videos
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.retriever.actions.videos import Learned
+    from vsearch.retriever.actions import Learned
 
 
 @verb
@@ -48,8 +48,8 @@ def classify(
     device: DeviceOption = "auto",
 ) -> None:
     """Say which action each VIDEO shows, with probabilities among the names given."""
-    from vsearch.retriever.actions.videos import named_actions
-    from vsearch.retriever.session import Session
+    from vsearch.retriever import Session
+    from vsearch.retriever.actions import named_actions
 
     if sum(given is not None for given in (actions, vocabulary, examples)) != 1:
         raise VsearchError("give one of --actions, --vocabulary and --examples")
@@ -79,7 +79,8 @@ def classify(
 def _learn(folder: Path, save_as: str | None, library: Path | None, device: str) -> Learned:
     """Learn from DIR/label/clip, say how well, and keep it if asked."""
     from vsearch.library import Library, find_library
-    from vsearch.retriever.actions.classify import check_name, learn, save
+    from vsearch.retriever.actions import check_name, save
+    from vsearch.retriever.actions.classify import learn
 
     if save_as is not None:
         check_name(save_as)

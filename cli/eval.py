@@ -11,7 +11,7 @@ from vsearch.cli.common import SCHEMA_VERSION, DeviceOption, JsonOption, note, p
 from vsearch.cli.train import AnnotationsOption, CacheOption, DatasetOption, VideosOption
 
 if TYPE_CHECKING:
-    from vsearch.models.training.evaluate import Evaluation
+    from vsearch.models.training import Evaluation
 
 
 @verb
@@ -39,14 +39,12 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Retrieval in both directions for captions, top-1 and top-5 for classes."""
-    from vsearch.indexer.training_frames import open_frames
+    from vsearch.indexer import open_frames
     from vsearch.models import load_backbone
-    from vsearch.models.recipes.checkpoint import load, read_card
-    from vsearch.models.recipes.recipe import load_recipe
-    from vsearch.models.recipes.video_text import VideoText
+    from vsearch.models.recipes import VideoText, load, load_recipe, read_card
+    from vsearch.models.training import refuse_leak
     from vsearch.models.training.datasets import Dataset, read_dataset
     from vsearch.models.training.evaluate import evaluate as measure
-    from vsearch.models.training.evaluate import refuse_leak
 
     data = read_dataset(dataset, annotations, split)
     card = read_card(checkpoint) if checkpoint else None

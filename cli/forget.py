@@ -14,7 +14,7 @@ from vsearch.cli.common import EXIT_NOTHING, LibraryOption, counted, note, print
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
+    from vsearch.records import Video
 
 
 @verb
@@ -78,8 +78,8 @@ def named_videos(known: Sequence[Video], names: Sequence[str]) -> list[Video]:
 
     Raises LibraryError for a name of no video, or of several.
     """
-    from vsearch.library.catalogue.reading import pick
-    from vsearch.library.place import absolute
+    from vsearch.library import absolute
+    from vsearch.library.catalogue import pick
 
     by_path = {v.path: v for v in known}
     by_name: dict[str, list[Video]] = {}

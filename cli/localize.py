@@ -23,9 +23,8 @@ from vsearch.cli.sources import kept_vocabulary, open_videos
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
-    from vsearch.retriever.actions.localize import Detection
-    from vsearch.retriever.actions.videos import Maker
+    from vsearch.records import Video
+    from vsearch.retriever.actions import Detection, Maker
 
 TIMELINE_CELLS = 60
 
@@ -59,10 +58,8 @@ def localize(
 
     Exit code 0 when something was found, 1 when nothing was.
     """
-    from vsearch.retriever.actions.localize import Limits
-    from vsearch.retriever.actions.videos import named_actions
-    from vsearch.retriever.formats import FORMATS, render, to_activitynet
-    from vsearch.retriever.session import Session
+    from vsearch.retriever import FORMATS, Session, render, to_activitynet
+    from vsearch.retriever.actions import Limits, named_actions
 
     if output != "table" and output not in FORMATS:
         raise VsearchError(f"unknown format {output!r}; use table, {', '.join(FORMATS)}")
@@ -104,8 +101,8 @@ def _maker(file: Path | None) -> Maker | None:
     """None: training-free."""
     if file is None:
         return None
-    from vsearch.models.generator import load_generator
-    from vsearch.retriever.actions.generated import generated_by
+    from vsearch.models import load_generator
+    from vsearch.retriever.actions import generated_by
 
     return generated_by(load_generator(file))
 

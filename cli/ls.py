@@ -22,7 +22,7 @@ from vsearch.cli.common import (
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
+    from vsearch.records import Video
 
 VideoArgument = Annotated[
     str, typer.Argument(metavar="VIDEO", help="A path, or its unique end.", show_default=False)
@@ -36,7 +36,8 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the library's videos."""
-    from vsearch.library import FAILED, INDEXED, MISSING, PARTIAL, Library, find_library
+    from vsearch.library import Library, find_library
+    from vsearch.records import FAILED, INDEXED, MISSING, PARTIAL
 
     if state not in (None, FAILED, INDEXED, MISSING, PARTIAL):
         raise VsearchError(f"unknown state {state!r}; use indexed, partial, failed or missing")

@@ -13,8 +13,7 @@ from vsearch.cli import output
 from vsearch.cli.common import EXIT_NOTHING, DeviceOption, JsonOption, LibraryOption, note, verb
 
 if TYPE_CHECKING:
-    from vsearch.retriever import Answer
-    from vsearch.retriever.question import Question
+    from vsearch.retriever import Answer, Question
 
 
 @verb
@@ -52,9 +51,8 @@ def query(
 
     Exit code 0 when something was found, 1 when nothing (confident) was found.
     """
-    from vsearch.library.place import absolute, find_library
-    from vsearch.retriever.helper import Asked, ask, start
-    from vsearch.retriever.question import Question
+    from vsearch.library import absolute, find_library
+    from vsearch.retriever import Asked, Question, ask, start
 
     if within is None:  # for one sentence, threads cost a fifth of the CPU time and save none
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -85,8 +83,8 @@ def query(
 
 def _answer_alone(place: Path, question: Question, device: str, fmt: str) -> tuple[Answer, bool]:
     """Print the answer; gives it, and whether the model was needed."""
-    from vsearch.library import open_reading
-    from vsearch.retriever.session import Session
+    from vsearch.library.catalogue import open_reading
+    from vsearch.retriever import Session
 
     with open_reading(place) as library:
         session = Session.of(library, device)
@@ -97,8 +95,8 @@ def _answer_alone(place: Path, question: Question, device: str, fmt: str) -> tup
 
 
 def _note(place: Path, given: Answer) -> None:
-    from vsearch.library import open_reading
-    from vsearch.retriever.session import Session
+    from vsearch.library.catalogue import open_reading
+    from vsearch.retriever import Session
 
     with open_reading(place) as library:
         Session.of(library).remember(given)

@@ -28,10 +28,9 @@ def serve(
     library: LibraryOption = None,
 ) -> None:  # fmt: skip
     """Open the search page, and the HTTP API beside it (docs/api.md)."""
-    from vsearch.library import Library, find_library
-    from vsearch.library.place import ENVIRONMENT
-    from vsearch.webui.http.security import Access
-    from vsearch.webui.server import serve as run
+    from vsearch.library import ENVIRONMENT, Library, find_library
+    from vsearch.webui import serve as run
+    from vsearch.webui.http import Access
 
     access = Access(host, token)
     path = find_library(library)

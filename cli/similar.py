@@ -23,8 +23,9 @@ def similar(
     library: LibraryOption = None,
 ) -> None:
     """Find moments that look like what VIDEO shows at TIME."""
-    from vsearch.library import find_library, open_reading
-    from vsearch.retriever.session import Session
+    from vsearch.library import find_library
+    from vsearch.library.catalogue import open_reading
+    from vsearch.retriever import Session
 
     video, at, time = moment.rpartition("@")
     if not at:

@@ -12,8 +12,9 @@ from vsearch.cli.common import note
 from vsearch.errors import LibraryError, VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.library import Library, Video
-    from vsearch.retriever.actions.videos import Learned
+    from vsearch.library import Library
+    from vsearch.records import Video
+    from vsearch.retriever.actions import Learned
 
 
 @contextlib.contextmanager
@@ -25,7 +26,8 @@ def open_videos(
     Files and folders that it does not hold are indexed into a passing library, with its model. Raises
     VsearchError.
     """
-    from vsearch.library import FAILED, INDEXED, PARTIAL, Library, find_library
+    from vsearch.library import Library, find_library
+    from vsearch.records import FAILED, INDEXED, PARTIAL
 
     home = find_library(library)
     if not paths:
@@ -70,7 +72,7 @@ def open_videos(
 def kept_vocabulary(library: Path | None, name: str) -> Learned | None:
     """A vocabulary that `vsearch classify --save` kept in the library, if there is one of that name."""
     from vsearch.library import Library, find_library
-    from vsearch.retriever.actions.classify import load
+    from vsearch.retriever.actions import load
 
     home = find_library(library)
     if not Library.exists(home):
@@ -81,7 +83,7 @@ def kept_vocabulary(library: Path | None, name: str) -> Learned | None:
 
 def _held(opened: Library, paths: Sequence[Path]) -> list[Video] | None:
     """The named videos, or None when the library lacks one of them."""
-    from vsearch.library import INDEXED, PARTIAL
+    from vsearch.records import INDEXED, PARTIAL
 
     try:
         videos = [opened.find_video(str(path)) for path in paths]

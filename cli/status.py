@@ -18,7 +18,7 @@ from vsearch.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import LibrarySummary
+    from vsearch.records import LibrarySummary
 
 
 @verb

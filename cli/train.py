@@ -51,12 +51,11 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a recipe; the best epoch on a held-out part of the training videos is kept in OUT."""
-    from vsearch.indexer.training_frames import open_frames
+    from vsearch.indexer import open_frames
     from vsearch.models import load_backbone
-    from vsearch.models.recipes.recipe import load_recipe
+    from vsearch.models.recipes import load_recipe
+    from vsearch.models.training import TrainOptions, few_shot
     from vsearch.models.training.datasets import Dataset, read_dataset
-    from vsearch.models.training.metrics import few_shot
-    from vsearch.models.training.train import TrainOptions
     from vsearch.models.training.train import train as run
 
     chosen = load_recipe(recipe)

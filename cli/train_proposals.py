@@ -36,12 +36,10 @@ def train_proposals(
     A video belongs to an annotation when its file's name without ending is the video's id. Nothing is decoded.
     """
     from vsearch.library import Library, find_library
-    from vsearch.models.generator import TrainingOptions, train_generator
-    from vsearch.models.training.segments import read_annotations, read_names
-    from vsearch.retriever.actions.classify import check_name, save
-    from vsearch.retriever.actions.generated import annotated_frames
-    from vsearch.retriever.actions.learn import learn_prompts
-    from vsearch.retriever.searching import live_encoder
+    from vsearch.models import TrainingOptions, train_generator
+    from vsearch.models.training import read_annotations, read_names
+    from vsearch.retriever import live_encoder
+    from vsearch.retriever.actions import annotated_frames, check_name, learn_prompts, save
 
     if vocabulary is not None:
         check_name(vocabulary)

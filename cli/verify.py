@@ -21,8 +21,7 @@ def verify(
     Exit code 0 when all is whole (or was mended), 3 when problems remain.
     """
     from vsearch.cli.progress import reporter
-    from vsearch.indexer import Progress
-    from vsearch.indexer.upkeep import verify_library
+    from vsearch.indexer import Progress, verify_library
     from vsearch.library import find_library
 
     with reporter("auto") as report:

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vsearch.faces import face
 
 if TYPE_CHECKING:
+    from vsearch.indexer.adopt import rollback
     from vsearch.indexer.clip import export_clip
     from vsearch.indexer.run import IndexOptions, index_videos
-    from vsearch.indexer.shared_progress import Progress, Report, RunSummary
-    from vsearch.indexer.still import still_at
-    from vsearch.indexer.upkeep import embedder
+    from vsearch.indexer.shared_progress import Progress, Report, running
+    from vsearch.indexer.sniff import MATROSKA, MP4
+    from vsearch.indexer.still import is_picture, read_still, still_at
+    from vsearch.indexer.training_frames import open_frames
+    from vsearch.indexer.upkeep import verify_library
 
+# fmt: off
 __all__ = [
+    "MATROSKA",
+    "MP4",
     "IndexOptions",
     "Progress",
     "Report",
-    "RunSummary",
-    "embedder",
     "export_clip",
     "index_videos",
+    "is_picture",
+    "open_frames",
+    "read_still",
+    "rollback",
+    "running",
     "still_at",
+    "verify_library",
 ]
-_PLACES = {
-    "Progress": "shared_progress",
-    "Report": "shared_progress",
-    "RunSummary": "shared_progress",
-    "embedder": "upkeep",
-    "export_clip": "clip",
-    "still_at": "still",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Each name comes at its first use: a decoder process, which needs none of them, starts in a sixth less time."""
-    if name not in __all__:
-        raise AttributeError(f"module 'vsearch.indexer' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"vsearch.indexer.{_PLACES.get(name, 'run')}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = face(__name__, {
+    "adopt": "rollback",
+    "clip": "export_clip",
+    "run": "IndexOptions index_videos",
+    "shared_progress": "Progress Report running",
+    "sniff": "MATROSKA MP4",
+    "still": "is_picture read_still still_at",
+    "training_frames": "open_frames",
+    "upkeep": "verify_library",
+})

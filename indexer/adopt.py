@@ -18,7 +18,8 @@ from typing import Any
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.shared_progress import Progress, Report, shared
 from vsearch.indexer.upkeep import register_head, renew_moments
-from vsearch.library import Each, EncoderInfo, Library
+from vsearch.library import Library
+from vsearch.records import Each, EncoderInfo
 
 
 @contextlib.contextmanager
@@ -72,7 +73,7 @@ def adopt(
     began = time.monotonic()
     former = _live(library)
     _check_backbone(former, checkpoint)
-    from vsearch.models.recipes.frame_side import load_frame_side
+    from vsearch.models.recipes import load_frame_side
 
     with library.writing(), shared(library.path, report) as told:
         told(Progress("loading the head"))
@@ -115,7 +116,7 @@ def _live(library: Library) -> EncoderInfo:
 
 
 def _check_backbone(live: EncoderInfo, checkpoint: Path) -> None:
-    from vsearch.models import read_card
+    from vsearch.models.recipes import read_card
 
     card = read_card(checkpoint)
     if card.backbone != live.backbone and not card.recipe.in_network:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vsearch.indexer.decode.pool import JobDone, JobFailed
+from vsearch.indexer.decode import JobDone, JobFailed
 from vsearch.indexer.encoding import VideoFrames
 from vsearch.indexer.fingerprint import Content
 

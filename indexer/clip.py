@@ -26,10 +26,7 @@ from vsearch.errors import MediaError, VsearchError
 from vsearch.indexer.still import REASON_GIVEN
 
 if TYPE_CHECKING:
-    from vsearch.indexer.decode.joined import JoinedSource
-    from vsearch.indexer.decode.picture import StoredPicture
-    from vsearch.indexer.decode.pyav import PyavSource
-    from vsearch.indexer.decode.source import Shown
+    from vsearch.indexer.decode import JoinedSource, PyavSource, Shown, StoredPicture
 
 # Encoding 4K can run well under real time on one core. A file that cannot be sought in is read from its beginning.
 BASE_S, PER_SECOND_S, BYTES_PER_SECOND = 120.0, 20.0, 1_000_000
@@ -178,8 +175,7 @@ def cut(
     """`export_clip`, in this process and into an existing file. `alive` is called at every picture."""
 
     from vsearch.indexer.clip_sound import Sound
-    from vsearch.indexer.decode.joined import open_pyav
-    from vsearch.indexer.decode.source import DecodeOptions
+    from vsearch.indexer.decode import DecodeOptions, open_pyav
 
     options = DecodeOptions(fps=float("inf"), threads=THREADS, memory_limit_bytes=MEMORY_BYTES)
     alive()

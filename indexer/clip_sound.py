@@ -19,7 +19,7 @@ from vsearch.errors import VsearchError
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
-    from vsearch.indexer.decode.structure import Part
+    from vsearch.indexer.decode import Part
 
 RATE = 48_000
 _LEAD_S = 1.0  # read before the clip begins: some codecs need what was before
@@ -113,8 +113,7 @@ class Sound:
 
     def _open(self) -> Any:
         """The default stream of sound, else the first that can be decoded."""
-        from vsearch.indexer.decode.probe import open_video
-        from vsearch.indexer.decode.source import DecodeOptions
+        from vsearch.indexer.decode import DecodeOptions, open_video
 
         self._container, _, _ = open_video(self._path, DecodeOptions().max_pixels, self._part)
         streams = list(self._container.streams.audio)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.indexer.decode.pool import Event, FrameChunk, JobDone, JobFailed
+from vsearch.indexer.decode import Event, FrameChunk, JobDone, JobFailed
 from vsearch.machine import available_cores, give_back_memory
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ class Lanes:
     """
 
     def __init__(self, *backbones: Backbone) -> None:
-        from vsearch.models.runtime.exported import lanes
-        from vsearch.models.runtime.gpu import LANES, Lane
+        from vsearch.models.runtime import LANES, Lane, lanes
 
         self.frames_together = backbones[0].frames_together
         for backbone in backbones:

@@ -23,9 +23,17 @@ import numpy.typing as npt
 
 from vsearch.errors import LibraryError, ModelError, VsearchError
 from vsearch.indexer.attempts import Attempt, Settled, identified, planned_content
-from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.pool import DecodeJob, DecodePool, JobDone, JobFailed, default_workers
-from vsearch.indexer.decode.source import DECODERS, DecodeOptions, clock
+from vsearch.indexer.decode import (
+    DECODERS,
+    DecodeJob,
+    DecodeOptions,
+    DecodePool,
+    FrameShape,
+    JobDone,
+    JobFailed,
+    clock,
+    default_workers,
+)
 from vsearch.indexer.discover import not_there, scan
 from vsearch.indexer.encoding import Lanes, VideoFrames, ahead, encoded
 from vsearch.indexer.fingerprint import fingerprint
@@ -33,8 +41,9 @@ from vsearch.indexer.shared_progress import Progress, Report, RunSummary, shared
 from vsearch.indexer.upkeep import embedder, register, renew_moments
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, Job, Library, Plan, Scan
+    from vsearch.library import Job, Library, Plan, Scan
     from vsearch.models import Backbone, Encoder
+    from vsearch.records import EncoderInfo
 
 DEFAULT_MODEL = "mini"
 DEFAULT_FPS = 2.0
@@ -218,12 +227,13 @@ class _Run:
         return self._encoder
 
     def _new_encoder(self) -> Encoder:
-        from vsearch.models import Encoder, ZeroShotHead, load_backbone, read_card
+        from vsearch.models import Encoder, ZeroShotHead, load_backbone
+        from vsearch.models.recipes import read_card
 
         head, model, device = self.options.head, self.options.model, self._devices()[0]
         if head is None:
             return Encoder(load_backbone(model or DEFAULT_MODEL, device), ZeroShotHead())
-        from vsearch.models.recipes.trained_head import trained_encoder
+        from vsearch.models.recipes import trained_encoder
 
         return trained_encoder(head, load_backbone(model or read_card(head).model, device), self._fps)
 
@@ -244,7 +254,7 @@ class _Run:
         devices, decoder = self._devices(), self.options.decoder
         options = DecodeOptions(self._fps, decoder=decoder)
         if decoder == "nvdec":
-            from vsearch.indexer.decode.nvdec import check_torchcodec
+            from vsearch.indexer.decode import check_torchcodec
 
             check_torchcodec(devices)
             options = replace(options, memory_limit_bytes=0, gpus=tuple(devices))
@@ -373,8 +383,8 @@ class _Run:
         return Settled(job, reason, True)
 
     def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int, *, coarse: bool) -> None:
-        from vsearch.library import COARSE_FPS, NewMoment
         from vsearch.models import plan_windows
+        from vsearch.records import COARSE_FPS, NewMoment
 
         encoder = self._load()
         assert job.fingerprint
@@ -434,7 +444,7 @@ class _Run:
 
 def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:
     """A library keeps the head that it has until another is adopted."""
-    from vsearch.models import read_card
+    from vsearch.models.recipes import read_card
 
     card = read_card(checkpoint)
     if not known.head.startswith(card.identity):

@@ -16,7 +16,7 @@ from vsearch import process
 from vsearch.errors import MediaError
 
 if TYPE_CHECKING:
-    from vsearch.indexer.decode.picture import FrameShape, Image
+    from vsearch.indexer.decode import FrameShape, Image
 
 MAX_PIXELS = 64_000_000
 DEADLINE_S = 30.0
@@ -66,7 +66,7 @@ def _read(path: str, size: int, mode: str, interpolation: str) -> bytes:
     from PIL import Image as Pillow
     from PIL import ImageOps
 
-    from vsearch.indexer.decode.picture import FrameShape, render
+    from vsearch.indexer.decode import FrameShape, render
 
     with Pillow.open(path, formats=FORMATS) as file:
         if file.width * file.height > MAX_PIXELS:
@@ -104,8 +104,7 @@ def still_at(path: Path, time_ms: int, height: int) -> bytes:
 
 def picture_at(path: Path, time_ms: int, height: int) -> bytes:
     """`still_at`, in this process."""
-    from vsearch.indexer.decode.joined import open_pyav
-    from vsearch.indexer.decode.source import DecodeOptions, Shown
+    from vsearch.indexer.decode import DecodeOptions, Shown, open_pyav
 
     source = open_pyav(path, DecodeOptions(fps=float("inf"), poster_height=height))
     try:

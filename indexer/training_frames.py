@@ -15,10 +15,9 @@ from vsearch.models.training.datasets import Clip
 
 if TYPE_CHECKING:
     from vsearch.library import Library
-    from vsearch.models import Backbone
-    from vsearch.models.preprocess import Preprocess
-    from vsearch.models.recipes.recipe import Recipe
-    from vsearch.models.training.samples import FrameSource
+    from vsearch.models import Backbone, Preprocess
+    from vsearch.models.recipes import Recipe
+    from vsearch.models.training import FrameSource
 
 Report = Callable[[str], None]
 KEEP_FRAMES = 64  # of a clip, evenly spread: more than any recipe takes
@@ -40,7 +39,7 @@ def open_frames(
     paths: zip files, one library, or folders of videos. Raises VsearchError when nothing fits.
     """
     from vsearch.library import Library
-    from vsearch.models.training.samples import ZipFrames, cached_vectors
+    from vsearch.models.training import ZipFrames, cached_vectors
 
     vectors_do = not recipe.in_network and recipe.similarity.kind != "video-prompts"
     if len(paths) == 1 and Library.exists(paths[0]):
@@ -95,7 +94,7 @@ class VideoFolder:
         return next((self._files[clip.video + e] for e in _ENDINGS if clip.video + e in self._files), None)
 
     def _decode(self, clips: Sequence[Clip], report: Report) -> None:
-        from vsearch.indexer.decode.pool import (
+        from vsearch.indexer.decode import (
             DecodeJob,
             DecodeOptions,
             DecodePool,
@@ -145,7 +144,7 @@ class VideoFolder:
 
 
 def _library_vectors(library: Library, clips: Sequence[Clip], backbone: Backbone) -> dict[str, Any]:
-    from vsearch.library import INDEXED, PARTIAL
+    from vsearch.records import INDEXED, PARTIAL
 
     held = library.live_encoder()
     if held is None or held.backbone != backbone.identity:

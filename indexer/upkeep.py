@@ -13,9 +13,10 @@ from vsearch.errors import DamagedFramesError, VsearchError
 from vsearch.indexer.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, Library, NewMoment
-    from vsearch.library.checks.verify import Report
+    from vsearch.library import Library
+    from vsearch.library.checks import Report
     from vsearch.models import Encoder
+    from vsearch.records import EncoderInfo, NewMoment
 
 
 def register(library: Library, encoder: Encoder) -> int:
@@ -26,7 +27,7 @@ def register(library: Library, encoder: Encoder) -> int:
 def register_head(library: Library, backbone: str, head: str, spec: dict[str, Any]) -> int:
     """The same for an encoder with these identities and that spec."""
     if "checkpoint" in spec["head"]:
-        from vsearch.models.recipes.checkpoint import CARD, WEIGHTS
+        from vsearch.models.recipes import CARD, WEIGHTS
 
         folder = Path(spec["head"]["checkpoint"])
         spec["head"]["checkpoint"] = library.keep_head([folder / CARD, folder / WEIGHTS])
@@ -52,8 +53,8 @@ def renew_moments(library: Library, encoder_id: int) -> int:
 
 def windows_of(encoder: EncoderInfo, times_ms: npt.NDArray[np.int64], duration_ms: int) -> list[NewMoment]:
     """The moments that an encoder has of frames at these times (T,) of a video this long."""
-    from vsearch.library import NewMoment
     from vsearch.models import plan_windows
+    from vsearch.records import NewMoment
 
     head = encoder.spec["head"]
     windows = plan_windows(np.ascontiguousarray(times_ms), duration_ms, head["window_s"], head["overlap"])
@@ -82,11 +83,8 @@ def verify_library(
 
     Raises LibraryError when there is none, or when it is in use by another run and is to be mended.
     """
-    from vsearch.library import Library
-    from vsearch.library.checks.restore import catalogue_faults, mend_catalogue
-    from vsearch.library.checks.verify import Makers, Problem, Report
-    from vsearch.library.lock import WriterLock
-    from vsearch.library.place import CATALOGUE
+    from vsearch.library import CATALOGUE, Library, WriterLock
+    from vsearch.library.checks import Makers, Problem, Report, catalogue_faults, mend_catalogue
 
     first: list[Problem] = []
     faults = catalogue_faults(path / CATALOGUE)
@@ -147,8 +145,7 @@ def plain_spec(backbone: str, head: str) -> dict[str, Any] | None:
 
 def poster_of(path: Path) -> bytes | None:
     """A video file's JPEG poster; None when nothing of it can be decoded."""
-    from vsearch.indexer.decode.pool import DecodeJob, DecodePool, JobDone
-    from vsearch.indexer.decode.source import DecodeOptions
+    from vsearch.indexer.decode import DecodeJob, DecodeOptions, DecodePool, JobDone
 
     options = DecodeOptions(keyframes_every_s=4.0)
     with DecodePool(options, 1) as pool:

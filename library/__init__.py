@@ -10,81 +10,26 @@ library/
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vsearch.faces import face
 
 if TYPE_CHECKING:
-    from vsearch.library.catalogue.reader import open_reader, open_reading
-    from vsearch.library.catalogue.reading import Reading
-    from vsearch.library.frames import FrameStore
     from vsearch.library.library import Library
-    from vsearch.library.place import find_library
+    from vsearch.library.lock import WriterLock
+    from vsearch.library.place import CATALOGUE, ENVIRONMENT, absolute, find_library
     from vsearch.library.plan import Job, Plan, Scan
-    from vsearch.records import (
-        COARSE_FPS,
-        FAILED,
-        INDEXED,
-        MISSING,
-        PARTIAL,
-        Each,
-        EncoderInfo,
-        FoundFile,
-        FrameSet,
-        FrameSetInfo,
-        Generation,
-        LibrarySummary,
-        MediaInfo,
-        Moment,
-        NewMoment,
-        Recorded,
-        StoredFrames,
-        Video,
-    )
+    from vsearch.library.vocabularies import read_vocabulary, write_vocabulary
 
+# fmt: off
 __all__ = [
-    "COARSE_FPS",
-    "FAILED",
-    "INDEXED",
-    "MISSING",
-    "PARTIAL",
-    "Each",
-    "EncoderInfo",
-    "FoundFile",
-    "FrameSet",
-    "FrameSetInfo",
-    "FrameStore",
-    "Generation",
-    "Job",
-    "Library",
-    "LibrarySummary",
-    "MediaInfo",
-    "Moment",
-    "NewMoment",
-    "Plan",
-    "Reading",
-    "Recorded",
-    "Scan",
-    "StoredFrames",
-    "Video",
-    "find_library",
-    "open_reader",
-    "open_reading",
+    "CATALOGUE", "ENVIRONMENT", "Job", "Library", "Plan", "Scan", "WriterLock", "absolute", "find_library",
+    "read_vocabulary", "write_vocabulary",
 ]
-_PLACES = {
-    "frames": ["FrameStore"],
-    "library": ["Library"],
-    "place": ["find_library"],
-    "plan": ["Job", "Plan", "Scan"],
-    "catalogue.reader": ["open_reader", "open_reading"],
-    "catalogue.reading": ["Reading"],
-}
-_PLACE_OF = {name: f"vsearch.library.{place}" for place, names in _PLACES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Each name comes at its first use: a query must not wait for what only indexing needs."""
-    if name not in __all__:
-        raise AttributeError(f"module 'vsearch.library' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_PLACE_OF.get(name, "vsearch.records")), name)
-    globals()[name] = found
-    return found
+__getattr__ = face(__name__, {
+    "library": "Library",
+    "lock": "WriterLock",
+    "place": "CATALOGUE ENVIRONMENT absolute find_library",
+    "plan": "Job Plan Scan",
+    "vocabularies": "read_vocabulary write_vocabulary",
+})

@@ -16,27 +16,32 @@ from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
 from vsearch.library import heads, posters, vocabularies
-from vsearch.library.catalogue import migrations, queries, reading, recording
-from vsearch.library.catalogue.connection import Ask
-from vsearch.library.catalogue.reading import Reading
-from vsearch.library.catalogue.rows import Roots, to_encoder, to_generation
-from vsearch.library.catalogue.schema import (
+from vsearch.library.catalogue import (
+    Ask,
     Catalogue,
     EncoderRow,
     FrameSetRow,
     GarbageRow,
     GenerationRow,
     MetaRow,
+    Reading,
+    Roots,
     VideoRow,
     asking,
     connect_sqlite,
     database_errors,
+    migrations,
+    queries,
+    reading,
+    recording,
+    to_encoder,
+    to_generation,
 )
-from vsearch.library.checks.backup import BACKUPS, back_up
+from vsearch.library.checks import BACKUPS, back_up
 from vsearch.library.files import TEMPORARY, abandoned, delete, disk_errors
 from vsearch.library.frames import FRAMES
+from vsearch.library.index import INDEX
 from vsearch.library.index import publish as publishing
-from vsearch.library.index.view import INDEX
 from vsearch.library.lock import WriterLock
 from vsearch.library.place import CATALOGUE
 from vsearch.library.plan import Plan, Scan, make_plan
@@ -60,7 +65,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.library.checks.verify import Makers, Report
+    from vsearch.library.checks import Makers, Report
 
 _OWN = (
     "catalogue",
@@ -394,7 +399,8 @@ class Library(Reading):
 
         `makers`: what makes again what was lost; `embed` alone, that of `answering_encoder()`, rebuilds the index.
         """
-        from vsearch.library.checks.verify import Makers, verify
+        from vsearch.library.checks import Makers
+        from vsearch.library.checks.verify import verify
 
         makers = makers or Makers(embed=embed)
         with self.writing() if repair else contextlib.nullcontext():

@@ -90,7 +90,7 @@ def start_prompts(backbone: Backbone) -> ContinuousPrompts:
     import torch
 
     from vsearch.models.prompts import ContinuousPrompts
-    from vsearch.models.recipes.text_tower import text_parts
+    from vsearch.models.recipes import text_parts
 
     parts = text_parts(backbone.clip)
     rows = []
@@ -115,7 +115,7 @@ def embed_names(backbone: Backbone, prompts: ContinuousPrompts, names: Sequence[
 
 def _read(backbone: Backbone, prompts: ContinuousPrompts, names: Sequence[str]) -> torch.Tensor:
     """(N, D), not normalised. What stands behind the last end mark is cut: it cannot reach it."""
-    from vsearch.models.recipes.text_tower import read, text_parts
+    from vsearch.models.recipes import read, text_parts
 
     tokens = backbone.tokenizer(list(names)).to(backbone.device)
     embedded, end = prompts(tokens, text_parts(backbone.clip).token_embedding)

@@ -28,8 +28,7 @@ import numpy.typing as npt
 
 from vsearch.errors import ModelError
 from vsearch.models.preprocess import Preprocess, identity_of, preprocess_of
-from vsearch.models.runtime.exported import Towers
-from vsearch.models.runtime.gpu import enough_memory, low_precision, on_device
+from vsearch.models.runtime import Towers, enough_memory, low_precision, on_device
 
 if TYPE_CHECKING:
     import torch
@@ -160,12 +159,11 @@ class Backbone:
         """Before encoding many frames: have the towers exported (CPU), or make a faster arrangement of the image side
         (GPU). It takes as long as some dozens of frames, so single pictures do without."""
         if self._low is not None:
-            from vsearch.models.runtime.gpu_tower import for_gpu
+            from vsearch.models.runtime import for_gpu
 
             self._arranged = self._arranged or for_gpu(self.clip, self._low)
         elif self._towers is None and self.device == "cpu":
-            from vsearch.models.runtime.export import write_towers
-            from vsearch.models.runtime.kept import keep_towers
+            from vsearch.models.runtime import keep_towers, write_towers
 
             def write(folder: Path) -> None:
                 write_towers(folder, self.clip, self.tokenizer, self.preprocess, self.identity)
@@ -219,7 +217,7 @@ def exported_towers(name: str, identity: str | None = None) -> Towers | None:
         return Towers(MINI_DIR)
     if identity is None:
         return None
-    from vsearch.models.runtime.kept import kept_towers
+    from vsearch.models.runtime import kept_towers
 
     return kept_towers(identity)
 
@@ -332,7 +330,7 @@ def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
     import open_clip
 
     from vsearch.models.hubs import make_hub_aware
-    from vsearch.models.runtime.compact import load_compact
+    from vsearch.models.runtime import load_compact
 
     config = json.loads((folder / "config.json").read_text())
     model_cfg = dict(config["model_cfg"])

@@ -12,7 +12,7 @@ def load_encoder(spec: dict[str, Any], device: str = "auto") -> Encoder:
     """The encoder that a library's spec names. The caller compares identities."""
     backbone = load_backbone(spec["model"], device, spec.get("backbone"))
     if "checkpoint" in spec["head"]:
-        from vsearch.models.recipes.trained_head import restored_encoder
+        from vsearch.models.recipes import restored_encoder
 
         return restored_encoder(spec["head"], backbone)
     return Encoder(backbone, load_head(spec["head"]))
@@ -33,7 +33,7 @@ def load_head(spec: dict[str, Any]) -> Head:
     A trained one is read from its checkpoint and checked: raises ModelError when that is gone, damaged or another.
     """
     if "checkpoint" in spec:
-        from vsearch.models.recipes.trained_head import head_alone
+        from vsearch.models.recipes import head_alone
 
         kept = (spec[name] for name in ("checkpoint", "identity", "model", "window_s", "overlap"))
         return head_alone(*kept)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vsearch.errors import ModelError
-from vsearch.models.recipes.blocks import heads_for, mlp
+from vsearch.models.recipes import heads_for, mlp
 
 # Three shapes, as in ActionCLIP section 3.2: words before the label, around it, after it; one is the bare label.
 TEMPLATES = (

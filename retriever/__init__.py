@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vsearch.retriever.answer import Answer, Hit
-from vsearch.retriever.question import Question
+from vsearch.faces import face
 
 if TYPE_CHECKING:
-    from vsearch.retriever.encoders import matching_encoder
-    from vsearch.retriever.searching import (
-        live_encoder,
-        look_of,
-        search,
-        search_look,
-        search_similar,
-        sentence_vector,
-    )
+    from vsearch.retriever.answer import Answer, Hit
+    from vsearch.retriever.formats import FORMATS, render, to_activitynet
+    from vsearch.retriever.helper import Asked, ask, start
+    from vsearch.retriever.question import LAST_HITS, Question
+    from vsearch.retriever.searching import live_encoder, look_of
     from vsearch.retriever.session import Session
 
+# fmt: off
 __all__ = [
+    "FORMATS",
+    "LAST_HITS",
     "Answer",
+    "Asked",
     "Hit",
     "Question",
     "Session",
+    "ask",
     "live_encoder",
     "look_of",
-    "matching_encoder",
-    "search",
-    "search_look",
-    "search_similar",
-    "sentence_vector",
+    "render",
+    "start",
+    "to_activitynet",
 ]
-_PLACES = {"Session": "session", "matching_encoder": "encoders"}
-
-
-def __getattr__(name: str) -> Any:
-    """Searching loads NumPy, at its first use: a query that a helper answers needs none."""
-    if name not in __all__:
-        raise AttributeError(f"module 'vsearch.retriever' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"vsearch.retriever.{_PLACES.get(name, 'searching')}"), name)
+__getattr__ = face(__name__, {
+    "answer": "Answer Hit",
+    "formats": "FORMATS render to_activitynet",
+    "helper": "Asked ask start",
+    "question": "LAST_HITS Question",
+    "searching": "live_encoder look_of",
+    "session": "Session",
+})

@@ -46,7 +46,7 @@ class Encoders:
         with self.lock:
             found = self._held.get(live.identity)
             if found is None and self._device in ("auto", "cpu") and live.identity not in self._slow:
-                from vsearch.models.loading import load_quick_encoder
+                from vsearch.models import load_quick_encoder
 
                 found = load_quick_encoder(live.spec)
             if found is None or found.identity != live.identity:
@@ -118,7 +118,7 @@ def check_head(encoder: EncoderInfo) -> None:
     checkpoint = encoder.spec["head"].get("checkpoint")
     if checkpoint is None:
         return
-    from vsearch.models.recipes.checkpoint import CARD, WEIGHTS
+    from vsearch.models.recipes import CARD, WEIGHTS
 
     if not all((Path(checkpoint) / name).is_file() for name in (CARD, WEIGHTS)):
         raise LibraryError(

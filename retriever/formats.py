@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vsearch.errors import VsearchError
-from vsearch.retriever.actions.localize import Detection
+from vsearch.retriever.actions import Detection
 
 FORMATS = ("activitynet", "csv", "srt", "vtt", "edl")
 

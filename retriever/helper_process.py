@@ -22,7 +22,7 @@ from vsearch.retriever.helper import MOST_ANSWER_BYTES, MOST_BYTES, receive, sam
 from vsearch.retriever.question import Question
 
 if TYPE_CHECKING:
-    from vsearch.library.index.standing import HeldIndex
+    from vsearch.library.index import HeldIndex
     from vsearch.retriever.answer import Answer
 
 _PATIENCE_S = 2.0  # with one caller; the others wait that long at most
@@ -63,7 +63,7 @@ class Desk:
     def prepare(self, path: Path, *, encoder: bool) -> bool:
         """Open a library before the first question; with its encoder, however long that takes to load, or else if that
         is quick. False when it cannot be used."""
-        from vsearch.library import open_reader
+        from vsearch.library.catalogue import open_reader
         from vsearch.retriever.searching import live_encoder
 
         try:
@@ -82,7 +82,7 @@ class Desk:
     def answer(self, question: Question, waits: Callable[[], bool]) -> tuple[Answer | None, bool]:
         """The answer, and whether it is noted. None: the query is to do the work itself. Nothing is noted for a caller
         who no longer `waits`."""
-        from vsearch.library import open_reader
+        from vsearch.library.catalogue import open_reader
         from vsearch.retriever.session import Session
 
         path = Path(question.library)
@@ -114,7 +114,7 @@ class Desk:
         return min((asked + _LET_GO_S - now for _, asked in self._indexes.values()), default=_LET_GO_S)
 
     def _index(self, path: Path) -> HeldIndex:
-        from vsearch.library.index.standing import HeldIndex
+        from vsearch.library.index import HeldIndex
 
         index, _ = self._indexes.pop(path, (None, 0.0))
         self._indexes[path] = index or HeldIndex(), time.monotonic()

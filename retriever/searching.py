@@ -33,9 +33,10 @@ from vsearch.retriever.rank import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, FrameSet, Moment, Reading, Video
-    from vsearch.library.index.view import IndexView
+    from vsearch.library.catalogue import Reading
+    from vsearch.library.index import IndexView
     from vsearch.models import TextEncoder
+    from vsearch.records import EncoderInfo, FrameSet, Moment, Video
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200

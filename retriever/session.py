@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from vsearch.library import Reading
+from vsearch.library.catalogue import Reading
 from vsearch.retriever.encoders import Encoders
 from vsearch.retriever.question import LAST_HITS
 
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vsearch.library import Library
-    from vsearch.library.index.standing import HeldIndex
+    from vsearch.library.index import HeldIndex
     from vsearch.models import Encoder
     from vsearch.records import EncoderInfo, Video
-    from vsearch.retriever.actions.classify import Guess
-    from vsearch.retriever.actions.localize import Detection, Limits
-    from vsearch.retriever.actions.videos import Learned, Maker
+    from vsearch.retriever.actions import Detection, Guess, Learned, Limits, Maker
     from vsearch.retriever.answer import Answer
     from vsearch.retriever.question import Question
     from vsearch.retriever.searching import Only
@@ -48,7 +46,7 @@ class Session(Generic[Opened]):
         close: Callable[[], None] = lambda: None,
     ) -> None:
         """`index`, `encoders`: where they outlive this session. `close`: lets go of the library."""
-        from vsearch.library.index.standing import HeldIndex
+        from vsearch.library.index import HeldIndex
 
         self._library = library
         self._index = index or HeldIndex()
@@ -66,7 +64,7 @@ class Session(Generic[Opened]):
     @staticmethod
     def at(path: Path, device: str = "auto") -> Session[Library]:
         """With the library that lies at `path` when a question is asked; another one, when it is made again."""
-        from vsearch.library.index.standing import Standing
+        from vsearch.library.index import Standing
 
         place = Standing(path)
         return Session(place.library, device=device, close=place.close)
@@ -113,7 +111,7 @@ class Session(Generic[Opened]):
                 view=self._index.view, cache=keep,
             )  # fmt: skip
         else:
-            from vsearch.retriever.actions.videos import search_in
+            from vsearch.retriever.actions import search_in
 
             found = search_in(
                 library, within, text, number=number, threshold=threshold, encoder=reader, cache=keep
@@ -153,9 +151,7 @@ class Session(Generic[Opened]):
         learned: Learned | None = None,
     ) -> dict[Video, list[Detection]]:
         """When the named actions happen in each video, best first."""
-        from vsearch.retriever.actions.localize import DEFAULT_LIMITS
-        from vsearch.retriever.actions.proposals import propose
-        from vsearch.retriever.actions.videos import localize_videos
+        from vsearch.retriever.actions import DEFAULT_LIMITS, localize_videos, propose
 
         return localize_videos(
             self.library, videos, names, limits=limits or DEFAULT_LIMITS, maker=maker or propose, learned=learned,
@@ -201,7 +197,7 @@ class Session(Generic[Opened]):
 
     def close(self) -> None:
         """Let go of everything; a further question opens it again, where that can be."""
-        from vsearch.library.index.standing import HeldIndex
+        from vsearch.library.index import HeldIndex
 
         self._close()
         self._index = HeldIndex()

@@ -18,10 +18,11 @@ import pytest
 
 from tests.media import picture, write_video
 from vsearch.indexer.fingerprint import fingerprint
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library import Library
 from vsearch.models import ZeroShotHead, plan_windows
-from vsearch.webui import create_app
-from vsearch.webui.http.security import Access
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.webui.app import create_app
+from vsearch.webui.http import Access
 
 DIM = 16
 HEAD = ZeroShotHead()

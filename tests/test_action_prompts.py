@@ -9,20 +9,12 @@ import numpy as np
 import pytest
 
 from vsearch.maths import normalise
-from vsearch.models import Backbone, load_backbone
-from vsearch.models.action_prompts import (
-    BEFORE,
-    BEHIND,
-    Pairs,
-    PromptOptions,
-    embed_names,
-    start_prompts,
-    train_prompts,
-)
+from vsearch.models import Backbone, Pairs, PromptOptions, embed_names, load_backbone, train_prompts
+from vsearch.models.action_prompts import BEFORE, BEHIND, start_prompts
 from vsearch.models.mini.train.prompts import Clips, phrase_batch, phrases_of
-from vsearch.models.training.segments import Segment
+from vsearch.models.training import Segment
+from vsearch.retriever.actions import Timeline
 from vsearch.retriever.actions.learn import annotated_pairs
-from vsearch.retriever.actions.proposals import Timeline
 
 NAMES = ["archery", "playing piano", "surfing"]
 

@@ -21,26 +21,20 @@ from tests.conftest import Vsearch
 from tests.shapes import DIRECTIONS, clip
 from tests.towers import write_model
 from vsearch.errors import LibraryError, ModelError
-from vsearch.indexer.adopt import adopt, rollback
+from vsearch.indexer import rollback
+from vsearch.indexer.adopt import adopt
 from vsearch.indexer.upkeep import embedder, register
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
-from vsearch.models import (
-    Encoder,
-    Window,
-    ZeroShotHead,
-    load_backbone,
-    load_encoder,
-    plan_windows,
-)
-from vsearch.models.recipes.checkpoint import CARD, WEIGHTS, save
-from vsearch.models.recipes.frame_side import load_frame_side
-from vsearch.models.recipes.recipe import load_recipe
-from vsearch.models.recipes.trained_head import load_trained_head, trained_encoder
-from vsearch.models.recipes.video_text import VideoText
-from vsearch.models.training.samples import pad, pick
-from vsearch.retriever import search, search_similar
+from vsearch.library import Library
+from vsearch.models import Encoder, Window, ZeroShotHead, load_backbone, load_encoder, plan_windows
+from vsearch.models.recipes import CARD, WEIGHTS, VideoText, load_frame_side, load_recipe, trained_encoder
+from vsearch.models.recipes.checkpoint import save
+from vsearch.models.recipes.trained_head import load_trained_head
+from vsearch.models.training import pick
+from vsearch.models.training.samples import pad
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.retriever.actions import localize_videos, search_in
 from vsearch.retriever.actions.classify import classify
-from vsearch.retriever.actions.videos import localize_videos, search_in
+from vsearch.retriever.searching import search, search_similar
 
 QUERY = "a square moves from left to right"
 

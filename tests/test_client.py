@@ -15,10 +15,10 @@ import pytest
 import vsearch
 from tests.test_search import add_video
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library import Library
 from vsearch.library.catalogue import reading
-from vsearch.models import ZeroShotHead
-from vsearch.models.loading import load_quick_encoder
+from vsearch.models import ZeroShotHead, load_quick_encoder
+from vsearch.records import FoundFile, MediaInfo, NewMoment
 from vsearch.retriever import Answer
 
 

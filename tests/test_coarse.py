@@ -15,9 +15,8 @@ import pytest
 from tests.media import read_barcode, truncated, write_video
 from vsearch.errors import LibraryError
 from vsearch.indexer import IndexOptions, Progress, index_videos, run
-from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode import DecodeOptions, FrameShape
 from vsearch.indexer.decode.sampling import decode
-from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.library import Library
 from vsearch.records import MediaInfo
 
@@ -96,9 +95,9 @@ def test_after_the_first_pass_everything_is_searchable_and_marked(
     index: Run, vsearch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from vsearch.cli.output import print_hits
-    from vsearch.retriever import search_look
-    from vsearch.retriever.actions.videos import timeline_of
-    from vsearch.retriever.answer import Answer
+    from vsearch.retriever import Answer
+    from vsearch.retriever.actions import timeline_of
+    from vsearch.retriever.searching import search_look
 
     index.stop_at = "full rate"
     with pytest.raises(KeyboardInterrupt):

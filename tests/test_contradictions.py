@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from vsearch.errors import DamagedFramesError, LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Plan, Scan, open_reading
-from vsearch.library.checks.restore import mend_catalogue
+from vsearch.library import Library, Plan, Scan
+from vsearch.library.catalogue import open_reading
+from vsearch.library.checks import mend_catalogue
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.retriever.actions import localize_videos
 from vsearch.retriever.actions.classify import classify
-from vsearch.retriever.actions.videos import localize_videos
 from vsearch.retriever.searching import search
 
 DIM, FRAMES = 16, 24

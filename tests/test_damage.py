@@ -14,20 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsearch.errors import DamagedFramesError, LibraryError
-from vsearch.library import (
-    EncoderInfo,
-    FoundFile,
-    Library,
-    MediaInfo,
-    NewMoment,
-    Reading,
-    Scan,
-    Video,
-    open_reading,
-)
+from vsearch.library import Library, Scan
+from vsearch.library.catalogue import Reading, open_reading
 from vsearch.library.index.view import id_check
+from vsearch.records import EncoderInfo, FoundFile, MediaInfo, NewMoment, Video
+from vsearch.retriever.actions import dense_timeline_of, localize_videos
 from vsearch.retriever.actions.classify import classify
-from vsearch.retriever.actions.videos import dense_timeline_of, localize_videos
 from vsearch.retriever.answer import Scored
 from vsearch.retriever.rank import split_into_events
 from vsearch.retriever.searching import matching_encoder, search, search_similar

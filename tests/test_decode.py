@@ -22,10 +22,7 @@ import pytest
 
 from tests import media
 from vsearch.errors import VsearchError
-from vsearch.indexer.decode import child as decode_child
-from vsearch.indexer.decode import pool as decode_pool
-from vsearch.indexer.decode.picture import Kept, Orientation, render
-from vsearch.indexer.decode.pool import (
+from vsearch.indexer.decode import (
     DecodeJob,
     DecodeOptions,
     DecodePool,
@@ -33,7 +30,11 @@ from vsearch.indexer.decode.pool import (
     FrameChunk,
     FrameShape,
     JobDone,
+    render,
 )
+from vsearch.indexer.decode import child as decode_child
+from vsearch.indexer.decode import pool as decode_pool
+from vsearch.indexer.decode.picture import Kept, Orientation
 from vsearch.indexer.decode.sampling import decode
 
 FPS = 5.0

@@ -15,19 +15,18 @@ import torch
 from tests import media
 from vsearch.errors import VsearchError
 from vsearch.indexer import IndexOptions, index_videos
-from vsearch.indexer.decode.nvdec import (
-    TorchcodecSource,
-    _opened,
-    _sample,
+from vsearch.indexer.decode import (
+    DecodeJob,
+    DecodeOptions,
+    DecodePool,
+    FrameChunk,
+    FrameShape,
+    JobDone,
+    PyavSource,
     check_torchcodec,
-    open_torchcodec,
-    to_square,
 )
-from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.pool import DecodeJob, DecodePool, FrameChunk, JobDone
-from vsearch.indexer.decode.pyav import PyavSource
+from vsearch.indexer.decode.nvdec import TorchcodecSource, _opened, _sample, open_torchcodec, to_square
 from vsearch.indexer.decode.sampling import Outcome, decode
-from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.library import Library
 from vsearch.models import load_backbone
 

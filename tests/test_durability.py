@@ -21,12 +21,12 @@ from sqlalchemy import event
 
 from tests.media import write_video
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, FrameStore, Library, MediaInfo, NewMoment, Scan
+from vsearch.library import Library, Scan, WriterLock, write_vocabulary
+from vsearch.library.checks import catalogue_faults, mend_catalogue
 from vsearch.library.checks.backup import FORMER, NEWEST
-from vsearch.library.checks.restore import catalogue_faults, mend_catalogue
+from vsearch.library.frames import FrameStore
 from vsearch.library.index.publish import publish
-from vsearch.library.lock import WriterLock
-from vsearch.library.vocabularies import write_vocabulary
+from vsearch.records import FoundFile, MediaInfo, NewMoment
 
 WHOLE = (NewMoment(0, 10_000, 0, 20),)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vsearch.indexer.decode.pool import Event, FrameChunk, JobDone, JobFailed
+from vsearch.indexer.decode import Event, FrameChunk, JobDone, JobFailed
 from vsearch.indexer.encoding import Lanes, VideoFrames, encoded
 from vsearch.models import load_backbone
 from vsearch.records import MediaInfo

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsearch.errors import VsearchError
+from vsearch.models.training import Segment
 from vsearch.models.training.localization_metrics import mean_average_precision
-from vsearch.models.training.segments import Prediction, Segment
-from vsearch.retriever.actions.localize import Detection
-from vsearch.retriever.formats import render, to_activitynet, to_edl, to_srt, to_vtt
+from vsearch.models.training.segments import Prediction
+from vsearch.retriever import render, to_activitynet
+from vsearch.retriever.actions import Detection
+from vsearch.retriever.formats import to_edl, to_srt, to_vtt
 
 JUMP, RUN = Detection(61_500, 3_723_004, "high jump", 0.9), Detection(1_000, 2_040, "running", 0.25)
 hostile = st.builds(Detection, st.integers(0, 10**7), st.integers(0, 10**7), st.text(), st.floats(0, 1))

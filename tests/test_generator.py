@@ -8,17 +8,13 @@ import numpy as np
 import pytest
 
 from vsearch.errors import ModelError, VsearchError
-from vsearch.models.generator import (
-    Generator,
-    TrainingOptions,
-    TrainingVideo,
-    load_generator,
-    train_generator,
-)
+from vsearch.models import Generator, TrainingOptions, TrainingVideo, load_generator, train_generator
+from vsearch.models.training import Segment
 from vsearch.models.training.localization_metrics import average_recall
-from vsearch.models.training.segments import Prediction, Segment
-from vsearch.retriever.actions.generated import generated_by, training_video
-from vsearch.retriever.actions.proposals import Proposals, Timeline, propose
+from vsearch.models.training.segments import Prediction
+from vsearch.retriever.actions import Timeline, generated_by, propose
+from vsearch.retriever.actions.generated import training_video
+from vsearch.retriever.actions.proposals import Proposals
 
 DIM, ACTIONS = 24, (0, 1, 2, 3)
 QUICK = TrainingOptions(steps=120, pieces=10)

@@ -17,16 +17,14 @@ from benchmarks import gpu as benchmark
 from tests.media import picture, write_video
 from vsearch.errors import ModelError
 from vsearch.indexer import IndexOptions, index_videos
-from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.pool import default_workers
+from vsearch.indexer.decode import DecodeOptions, FrameShape, default_workers
 from vsearch.indexer.decode.sampling import decode
-from vsearch.indexer.decode.source import DecodeOptions
 from vsearch.indexer.encoding import Lanes
 from vsearch.library import Library
-from vsearch.models import load_backbone, resolve_devices
-from vsearch.models.backbone import Backbone, resolve_device
-from vsearch.models.runtime.gpu import low_precision, on_device, on_stream, own_stream
-from vsearch.models.runtime.gpu_tower import for_gpu
+from vsearch.models import Backbone, load_backbone, resolve_devices
+from vsearch.models.backbone import resolve_device
+from vsearch.models.runtime import for_gpu, low_precision, on_device
+from vsearch.models.runtime.gpu import on_stream, own_stream
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]

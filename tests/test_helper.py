@@ -22,13 +22,12 @@ import numpy as np
 import pytest
 
 from vsearch.cli import main
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Scan, open_reader
+from vsearch.library import Library, Scan
+from vsearch.library.catalogue import open_reader
 from vsearch.models import Encoder, ZeroShotHead, load_backbone
-from vsearch.retriever import helper
-from vsearch.retriever.answer import Answer
-from vsearch.retriever.helper import address_of, ask, start
-from vsearch.retriever.question import Question
-from vsearch.retriever.session import Session
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.retriever import Answer, Question, Session, ask, helper, start
+from vsearch.retriever.helper import address_of
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX") or os.name != "posix", reason="no Unix sockets here"

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,83 @@ def test_no_private_operator_of_torch() -> None:
         assert not re.search(
             r"torch\.ops\.(mkldnn|aten)|\._version\b|torch\._C", file.read_text(encoding="utf-8")
         ), file
+
+
+FACES = {package for package in PACKAGES if package.name not in ("cli", "vsearch", "mini", "train")}
+WIDE = {  # names that a face offers, where they are more than a dozen; may only shrink
+    "indexer": 14, "indexer/decode": 21, "library/catalogue": 35, "library/index": 14, "models": 23, "models/recipes": 17, "retriever": 13,
+    "retriever/actions": 21,
+}  # fmt: skip
+# A package cannot offer a function under the name of one of its modules: these are imported from the module.
+NAMED_AS_THEIR_MODULE = {
+    ("cli.adopt", "indexer.adopt"), ("cli.classify", "retriever.actions.classify"),
+    ("cli.eval", "models.training.evaluate"), ("cli.train", "models.training.train"),
+    ("library.library", "library.checks.verify"), ("retriever.session", "retriever.actions.classify"),
+    ("webui.media", "indexer.fingerprint"),
+}  # fmt: skip
+
+
+def module_name(file: Path) -> str:
+    """As it is imported, without `vsearch.`"""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def face_of(module: str) -> str:
+    """The innermost package with a face that a module lies in; empty for none."""
+    names = [module_name(face) for face in FACES]
+    return max(
+        (name for name in names if module == name or module.startswith(f"{name}.")), key=len, default=""
+    )
+
+
+def imports(file: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of every `from vsearch… import …`, at the top, in a function or for types alone."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vsearch."):
+            for alias in node.names:
+                yield node.module.removeprefix("vsearch."), alias.name
+
+
+def test_nothing_reaches_past_a_face() -> None:
+    past = set()
+    for file in product_files():
+        own = face_of(module_name(file))
+        for module, _ in imports(file):
+            face = face_of(module)
+            if face and module != face and own != face and not own.startswith(f"{face}."):
+                past.add((module_name(file), module))
+    assert past <= NAMED_AS_THEIR_MODULE
+
+
+def test_a_face_offers_a_dozen_names_at_most() -> None:
+    for package in FACES:
+        tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+        offered = [
+            ast.literal_eval(n.value)
+            for n in tree.body
+            if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"
+        ]
+        name = package.relative_to(ROOT).as_posix()
+        assert len(offered[0] if offered else []) <= WIDE.get(name, 12), name
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports in functions and for types count, too."""
+    modules = {module_name(file): file for file in product_files()}
+    offered = {
+        (package, name): module
+        for package, file in modules.items() if file.name == "__init__.py"
+        for module, name in imports(file)
+    }  # fmt: skip
+    needs: dict[str, set[str]] = {}
+    for module, file in modules.items():
+        found = {
+            offered.get((m, name), f"{m}.{name}" if f"{m}.{name}" in modules else m)
+            for m, name in imports(file)
+        }
+        needs[module] = set() if file.name == "__init__.py" else found & set(modules) - {module}
+    while free := [module for module, needed in needs.items() if not needed]:
+        for module in free:
+            del needs[module]
+        needs = {module: needed - set(free) for module, needed in needs.items()}
+    assert not needs

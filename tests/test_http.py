@@ -15,10 +15,9 @@ import httpx
 import pytest
 
 from tests.site import QUERY, make_library, running
-from vsearch.retriever.session import Session
+from vsearch.retriever import Session
 from vsearch.webui import connections
-from vsearch.webui.http import bodies
-from vsearch.webui.http.security import Access
+from vsearch.webui.http import Access, bodies
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
 

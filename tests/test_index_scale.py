@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library import Library
+from vsearch.library.index import IndexView
 from vsearch.library.index import compressed as index_base
 from vsearch.library.index.codes import Codes, train_codes
 from vsearch.library.index.effort import PROMISED_RECALL, Need, efforts, sample_queries
-from vsearch.library.index.view import EXACT_VALUES, IndexView
+from vsearch.library.index.view import EXACT_VALUES
+from vsearch.records import FoundFile, MediaInfo, NewMoment
 
 DIM, VIDEOS, EACH = 64, 25, 200  # 5,000 moments, one a frame
 SMALL = 100_000

@@ -28,25 +28,21 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from vsearch.errors import LibraryError
-from vsearch.library import (
+from vsearch.library import Job, Library, Plan, Scan, find_library
+from vsearch.library.catalogue import migrations
+from vsearch.library.place import network_filesystem
+from vsearch.library.plan import make_plan
+from vsearch.records import (
     FAILED,
     INDEXED,
     MISSING,
     PARTIAL,
     FoundFile,
-    Job,
-    Library,
     MediaInfo,
     NewMoment,
-    Plan,
     Recorded,
-    Scan,
     Video,
-    find_library,
 )
-from vsearch.library.catalogue import migrations
-from vsearch.library.place import network_filesystem
-from vsearch.library.plan import make_plan
 
 DIM = 16
 MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, 10_000, 25.0)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsearch.errors import VsearchError
+from vsearch.models.training import Segment, read_annotations, read_names
 from vsearch.models.training.localization_metrics import (
     ACTIVITYNET_IOUS,
     THUMOS_IOUS,
@@ -25,14 +26,7 @@ from vsearch.models.training.localization_metrics import (
     open_set,
     tiou,
 )
-from vsearch.models.training.segments import (
-    MomentQuery,
-    Prediction,
-    Segment,
-    read_annotations,
-    read_moment_queries,
-    read_names,
-)
+from vsearch.models.training.segments import MomentQuery, Prediction, read_moment_queries
 
 SHARED = Path(os.environ.get("VSEARCH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 needs_annotations = pytest.mark.skipif(

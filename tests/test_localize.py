@@ -12,22 +12,21 @@ import pytest
 
 from tests.media import write_video
 from vsearch.errors import VsearchError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment
+from vsearch.library import Library
 from vsearch.models import ZeroShotHead
-from vsearch.models.training.segments import AnnotatedVideo, Segment
-from vsearch.retriever.actions import classify
-from vsearch.retriever.actions import videos as actions
-from vsearch.retriever.actions.generated import annotated_frames
-from vsearch.retriever.actions.localize import (
+from vsearch.models.training import AnnotatedVideo, Segment
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.retriever.actions import (
     DEFAULT_LIMITS,
-    Background,
     Detection,
     Limits,
-    background_from,
-    localize,
-    soft_nms,
+    Timeline,
+    annotated_frames,
+    classify,
+    propose,
 )
-from vsearch.retriever.actions.proposals import Timeline, propose
+from vsearch.retriever.actions import videos as actions
+from vsearch.retriever.actions.localize import Background, background_from, localize, soft_nms
 
 DIM = 24
 NAMES = ["archery", "surfing", "piano"]

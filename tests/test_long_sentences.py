@@ -11,11 +11,11 @@ import pytest
 
 from tests.test_search import DIM, add_video
 from vsearch.library import Library
-from vsearch.models import Encoder, ZeroShotHead, load_backbone
-from vsearch.models.loading import load_quick_encoder
-from vsearch.retriever import Session, live_encoder, search, sentence_vector
-from vsearch.retriever.actions.videos import search_in
+from vsearch.models import Encoder, ZeroShotHead, load_backbone, load_quick_encoder
+from vsearch.retriever import Session, live_encoder
+from vsearch.retriever.actions import search_in
 from vsearch.retriever.encoders import Encoders
+from vsearch.retriever.searching import search, sentence_vector
 
 WORDS = [
     "a",

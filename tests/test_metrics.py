@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vsearch.errors import VsearchError
+from vsearch.models.training import few_shot
 from vsearch.models.training.metrics import (
     dual_softmax,
-    few_shot,
     paragraphs,
     qb_norm,
     ranks,

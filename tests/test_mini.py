@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from vsearch.errors import ModelError
-from vsearch.models import load_backbone
-from vsearch.models.backbone import MINI_DIR, Backbone
-from vsearch.models.runtime.compact import load_compact, save_compact
+from vsearch.models import Backbone, load_backbone
+from vsearch.models.backbone import MINI_DIR
+from vsearch.models.runtime import load_compact
+from vsearch.models.runtime.compact import save_compact
 
 GOLDEN = Path(__file__).parent / "golden_mini.json"
 

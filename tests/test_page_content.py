@@ -15,7 +15,8 @@ import pytest
 
 from tests.media import read_barcode, write_video
 from tests.site import QUERY, a_browser, a_poster, add_clip, h264, publish, running
-from vsearch.library import Library, MediaInfo
+from vsearch.library import Library
+from vsearch.records import MediaInfo
 
 pytestmark = pytest.mark.slow
 WIDE, TALL = (240, 120), (120, 160)

@@ -10,8 +10,9 @@ import torch
 from tests.towers import small_clip, tokens
 from vsearch.errors import ModelError
 from vsearch.models.prompts import ContinuousPrompts, VideoSpecificPrompts, fill, template_probabilities
+from vsearch.models.recipes import read
 from vsearch.models.recipes.blocks import count
-from vsearch.models.recipes.text_tower import label_words, mask_words, read, read_short
+from vsearch.models.recipes.text_tower import label_words, mask_words, read_short
 
 WORDS = ["a dog", "a man in a red shirt rides a horse along the beach", "word " * 90]
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vsearch.retriever.answer import Scored
 from vsearch.retriever.calibrate import strength, unrelated_above
 from vsearch.retriever.rank import (
-    Scored,
     group_by_video,
     merge_overlaps,
     query_scored_similarity,

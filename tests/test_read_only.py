@@ -23,7 +23,8 @@ from tests import verbs
 from tests.test_damage import NAMES, index, look
 from vsearch.cli import VERBS
 from vsearch.errors import LibraryError
-from vsearch.library import Library, open_reader
+from vsearch.library import Library
+from vsearch.library.catalogue import open_reader
 from vsearch.retriever.searching import search, search_similar
 
 

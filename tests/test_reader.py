@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from vsearch.errors import LibraryError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, Scan, open_reader, open_reading
+from vsearch.library import Library, Scan
+from vsearch.library.catalogue import open_reader, open_reading
+from vsearch.records import FoundFile, MediaInfo, NewMoment
 
 CONTENTS = ["one", "two", "copied"]
 

@@ -10,10 +10,9 @@ import torch
 
 from tests.towers import small_clip
 from vsearch.errors import ModelError
-from vsearch.models.backbone import Backbone, load_backbone
-from vsearch.models.preprocess import Preprocess
-from vsearch.models.recipes.recipe import RECIPES, load_recipe, read_recipe, recipe_names
-from vsearch.models.recipes.video_text import Batch, VideoText
+from vsearch.models import Backbone, Preprocess, load_backbone
+from vsearch.models.recipes import Batch, VideoText, load_recipe
+from vsearch.models.recipes.recipe import RECIPES, read_recipe, recipe_names
 
 LABELS = ["left", "right"]
 

@@ -15,10 +15,11 @@ import pytest
 from tests import media
 from vsearch import process
 from vsearch.errors import VsearchError
-from vsearch.indexer import IndexOptions, Progress, RunSummary, fingerprint, index_videos
+from vsearch.indexer import IndexOptions, Progress, fingerprint, index_videos
 from vsearch.indexer import run as indexing
 from vsearch.indexer.decode import child as decode_child
 from vsearch.indexer.decode import pool as decode_pool
+from vsearch.indexer.shared_progress import RunSummary
 from vsearch.library import Library
 
 Index = Callable[..., RunSummary]
@@ -54,7 +55,7 @@ def states(tmp_path: Path) -> dict[str, str]:
 
 
 def roots(library: Library) -> int:
-    from vsearch.library.catalogue.schema import RootRow
+    from vsearch.library.catalogue import RootRow
 
     with library._catalogue.read() as session:
         return session.query(RootRow).count()
@@ -293,7 +294,7 @@ def test_the_rate_belongs_to_the_library(tmp_path: Path, folder: Path, index: In
     media.write_video(folder / "new.mp4", frames=100)
     assert index(folder).frames == 4
     with Library.open(tmp_path / "library") as library, library._catalogue.write() as session:
-        from vsearch.library.catalogue.schema import MetaRow
+        from vsearch.library.catalogue import MetaRow
 
         session.query(MetaRow).filter(MetaRow.key == "fps").delete()  # a library of before
     assert index(folder).unchanged == 4

@@ -15,10 +15,10 @@ import pytest
 
 from tests.test_cli import make_video
 from vsearch import cores
-from vsearch.indexer import Progress
-from vsearch.indexer.decode.pool import default_workers
+from vsearch.indexer import Progress, running
+from vsearch.indexer.decode import default_workers
 from vsearch.indexer.encoding import ahead
-from vsearch.indexer.shared_progress import running, shared
+from vsearch.indexer.shared_progress import shared
 
 
 def many(folder: Path, count: int = 40) -> Path:

@@ -19,9 +19,10 @@ import pytest
 
 from tests import media
 from vsearch.errors import LibraryError
-from vsearch.indexer import IndexOptions, Progress, RunSummary, fingerprint, index_videos
+from vsearch.indexer import IndexOptions, Progress, fingerprint, index_videos
 from vsearch.indexer import run as indexing
 from vsearch.indexer.decode import pool as decode_pool
+from vsearch.indexer.shared_progress import RunSummary
 from vsearch.library import Library
 from vsearch.library.frames import FrameStore
 

@@ -17,12 +17,10 @@ from hypothesis import strategies as st
 
 from tests.media import picture
 from vsearch.errors import ModelError
-from vsearch.models import load_backbone
-from vsearch.models.backbone import MINI_DIR, Backbone
-from vsearch.models.preprocess import Preprocess
+from vsearch.models import Backbone, Preprocess, load_backbone
+from vsearch.models.backbone import MINI_DIR
+from vsearch.models.runtime import Towers, write_towers
 from vsearch.models.runtime.bpe import Tokenizer
-from vsearch.models.runtime.export import write_towers
-from vsearch.models.runtime.exported import Towers
 
 SENTENCES = [
     "a dog running on grass",

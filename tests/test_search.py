@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from vsearch.errors import LibraryError, VsearchError
-from vsearch.library import FoundFile, Library, MediaInfo, NewMoment, open_reading
+from vsearch.library import Library
+from vsearch.library.catalogue import open_reading
 from vsearch.models import ZeroShotHead, plan_windows
-from vsearch.retriever import search, search_similar
+from vsearch.records import FoundFile, MediaInfo, NewMoment
+from vsearch.retriever.searching import search, search_similar
 
 DIM = 16
 QUERY = np.eye(DIM, dtype=np.float32)[0]

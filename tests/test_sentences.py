@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsearch.library import Library, open_reading
+from vsearch.library import Library
+from vsearch.library.catalogue import open_reading
 
 DAMAGE = {
     "of odd length": "UPDATE text_vectors SET vector = substr(vector, 1, 31) WHERE text = 'a cat'",

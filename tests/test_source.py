@@ -15,10 +15,7 @@ import pytest
 
 from tests import media
 from vsearch.errors import MediaError
-from vsearch.indexer.decode.joined import open_pyav
-from vsearch.indexer.decode.picture import FrameShape
-from vsearch.indexer.decode.pyav import PyavSource
-from vsearch.indexer.decode.source import DecodeOptions
+from vsearch.indexer.decode import DecodeOptions, FrameShape, PyavSource, open_pyav
 
 SMALL = (64, 48)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests import media
 from vsearch.errors import MediaError
 from vsearch.indexer import still, still_at
-from vsearch.indexer.decode.picture import FrameShape
+from vsearch.indexer.decode import FrameShape
 from vsearch.indexer.still import picture_at
 
 

@@ -11,9 +11,10 @@ from torch import nn
 from tests.towers import shape_of, small_clip, tokens
 from vsearch.errors import ModelError
 from vsearch.models.prompts import ContinuousPrompts
+from vsearch.models.recipes import read
 from vsearch.models.recipes.blocks import count
 from vsearch.models.recipes.temporal import TemporalAdapter, build_temporal, pool
-from vsearch.models.recipes.text_tower import MaskedWordHead, TextAdapters, read
+from vsearch.models.recipes.text_tower import MaskedWordHead, TextAdapters
 from vsearch.models.recipes.towers import CrossFrameTower, FrameTower, TedTower, build_tower
 
 VIDEO = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -153,7 +154,7 @@ def test_text_read_from_embeddings_is_clip_and_adapters_change_the_last_blocks()
 
 def test_the_cnn_is_refused_with_a_sentence() -> None:
 
-    from vsearch.models.backbone import load_backbone
+    from vsearch.models import load_backbone
 
     mini = load_backbone("mini", "cpu")
     assert isinstance(build_tower("clip", mini.clip), FrameTower)

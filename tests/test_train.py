@@ -15,16 +15,15 @@ from tests.conftest import Vsearch
 from tests.shapes import write_corpus
 from tests.towers import sighted_clip, write_model
 from vsearch.errors import ModelError, VsearchError
-from vsearch.models.backbone import Backbone
-from vsearch.models.encoder import Window
-from vsearch.models.preprocess import Preprocess
-from vsearch.models.recipes.checkpoint import load, read_card
-from vsearch.models.recipes.recipe import RECIPES, Recipe, TemporalPart, load_recipe
+from vsearch.models import Backbone, Preprocess, Window
+from vsearch.models.recipes import Recipe, load, load_recipe, read_card
+from vsearch.models.recipes.recipe import RECIPES, TemporalPart
 from vsearch.models.recipes.trained_head import load_trained_head
+from vsearch.models.training import TrainOptions, ZipFrames, cached_vectors, pick, refuse_leak
 from vsearch.models.training.datasets import Clip, Dataset, read_dataset
-from vsearch.models.training.evaluate import evaluate, refuse_leak
-from vsearch.models.training.samples import Samples, ZipFrames, cached_vectors, collate, pick
-from vsearch.models.training.train import TrainOptions, hold_out, train
+from vsearch.models.training.evaluate import evaluate
+from vsearch.models.training.samples import Samples, collate
+from vsearch.models.training.train import hold_out, train
 
 pytest.importorskip("accelerate", reason="training is an extra")
 

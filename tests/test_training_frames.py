@@ -9,11 +9,9 @@ import pytest
 
 from tests import media
 from vsearch.errors import VsearchError
-from vsearch.indexer import IndexOptions, index_videos
-from vsearch.indexer.training_frames import open_frames
-from vsearch.models.backbone import Backbone, load_backbone
-from vsearch.models.recipes.recipe import load_recipe
-from vsearch.models.recipes.video_text import VideoText
+from vsearch.indexer import IndexOptions, index_videos, open_frames
+from vsearch.models import Backbone, load_backbone
+from vsearch.models.recipes import VideoText, load_recipe
 from vsearch.models.training.datasets import Clip
 
 FROZEN, IN_NETWORK = load_recipe("efficient-prompt"), load_recipe("xclip")

@@ -145,8 +145,8 @@ def test_new_sentences_are_answered_while_actions_are_located(
 
 
 def test_see_through_pictures_stand_on_white() -> None:
-    from vsearch.indexer.decode.picture import FrameShape
-    from vsearch.indexer.still import is_picture, read_still
+    from vsearch.indexer import is_picture, read_still
+    from vsearch.indexer.decode import FrameShape
 
     with tempfile.TemporaryDirectory() as folder:
         from PIL import Image

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vsearch.errors import LibraryError
-from vsearch.library import FAILED, FoundFile, Library, MediaInfo, NewMoment, Scan
+from vsearch.library import Library, Scan
+from vsearch.records import FAILED, FoundFile, MediaInfo, NewMoment
 
 MEDIA = MediaInfo("mp4", "h264", 320, 240, 0, 10_000, 25.0)
 WHOLE = (NewMoment(0, 10_000, 0, 20),)

@@ -11,8 +11,8 @@ import pytest
 from benchmarks.damages import WAYS
 from tests.test_damage import index
 from vsearch.errors import LibraryError
-from vsearch.library import Library
-from vsearch.library.vocabularies import read_vocabulary, vocabulary_file, write_vocabulary
+from vsearch.library import Library, read_vocabulary, write_vocabulary
+from vsearch.library.vocabularies import vocabulary_file
 
 VECTORS = np.eye(3, 16, dtype=np.float32)
 ABOUT = {"names": ["a", "b", "c"], "backbone": "bb"}

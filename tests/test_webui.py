@@ -20,8 +20,8 @@ from tests.site import QUERY, add_clip, h264, make_library, publish, running
 from vsearch.errors import VsearchError
 from vsearch.indexer.fingerprint import fingerprint
 from vsearch.library import Library
+from vsearch.webui.http import Access
 from vsearch.webui.http.bodies import MAX_BODY
-from vsearch.webui.http.security import Access
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vsearch.records import Video
     from vsearch.retriever import Answer
-    from vsearch.retriever.actions.localize import Detection
+    from vsearch.retriever.actions import Detection
 
 
 class Library:
@@ -26,7 +26,7 @@ class Library:
     """
 
     def __init__(self, path: Path, device: str) -> None:
-        from vsearch.retriever.session import Session
+        from vsearch.retriever import Session
 
         self._session = Session.at(path, device)
 

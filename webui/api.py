@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from vsearch.errors import VsearchError
 from vsearch.webui import heads, media
 from vsearch.webui.filters import Filters
-from vsearch.webui.http.refusals import REFUSALS
-from vsearch.webui.http.sending import send_bytes, send_file
+from vsearch.webui.http import REFUSALS, send_bytes, send_file
 from vsearch.webui.questions import PageQuestion, Visitors
 from vsearch.webui.records import (
     AnswerRecord,
@@ -42,8 +41,7 @@ from vsearch.webui.uploads import received
 
 if TYPE_CHECKING:
     from vsearch.library import Library
-    from vsearch.retriever import Answer
-    from vsearch.retriever.session import Session
+    from vsearch.retriever import Answer, Session
 
 TIMELINE_POINTS = 400
 MAX_ACTIONS, MAX_LISTED, MAX_TROUBLED, MAX_FOLDERS = 50, 5000, 500, 500
@@ -155,7 +153,7 @@ def timeline(request: Request, id: int, question: Asked) -> TimelineRecord:
     import numpy as np
 
     from vsearch.retriever import live_encoder
-    from vsearch.retriever.actions.videos import dense_timeline_of, timeline_of
+    from vsearch.retriever.actions import dense_timeline_of, timeline_of
 
     visitors = _visitors(request)
     library, video = visitors.library, visitors.video(id)
@@ -184,8 +182,8 @@ def localize(
     format: Annotated[str, Query(pattern="^(json|csv|srt|vtt)$")] = "json",
 ) -> Localized | Response:
     """When the named actions (with commas between) happen in a video."""
-    from vsearch.retriever.actions.localize import Limits
-    from vsearch.retriever.formats import render
+    from vsearch.retriever import render
+    from vsearch.retriever.actions import Limits
 
     names = [name for name in dict.fromkeys(" ".join(a.split()) for a in actions.split(",")) if name]
     if not 1 <= len(names) <= MAX_ACTIONS:
@@ -220,7 +218,7 @@ def video(request: Request, id: int) -> OneVideo:
 @router.get("/api/library")
 def library(request: Request) -> LibraryRecord:
     """Videos by state, failures with reasons, the run at work, the model and heads."""
-    from vsearch.indexer.shared_progress import running
+    from vsearch.indexer import running
 
     visitors = _visitors(request)
     opened = visitors.library
@@ -265,7 +263,7 @@ class HeadChoice(BaseModel):
 @router.post("/api/head")
 def head(request: Request, wanted: HeadChoice) -> LibraryRecord:
     """Adopt a head, or go back to the one before. No video is opened for it."""
-    from vsearch.indexer.adopt import rollback
+    from vsearch.indexer import rollback
 
     opened = _visitors(request).library
     if wanted.choice is None:

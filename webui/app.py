@@ -12,10 +12,9 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, Response
 
 import vsearch
-from vsearch.retriever.session import Session
+from vsearch.retriever import Session
 from vsearch.webui.api import router
-from vsearch.webui.http.refusals import say_no
-from vsearch.webui.http.security import Access, Guard
+from vsearch.webui.http import Access, Guard, say_no
 from vsearch.webui.jobs import Jobs
 from vsearch.webui.media import Previews
 from vsearch.webui.questions import Visitors

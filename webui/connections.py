@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vsearch.webui.http.refusals import refusal
+from vsearch.webui.http import refusal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

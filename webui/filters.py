@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
+    from vsearch.records import Video
 
 DAY_S = 86_400
 

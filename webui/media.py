@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO
 from fastapi import HTTPException
 
 from vsearch.errors import VsearchError
-from vsearch.indexer.sniff import MATROSKA, MP4
+from vsearch.indexer import MATROSKA, MP4
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
+    from vsearch.records import Video
 
 MAX_PREVIEW_MS = 60_000
 MAX_PREVIEWS, MAX_PREVIEW_BYTES = 40, 400_000_000  # kept; the oldest go first

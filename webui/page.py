@@ -12,9 +12,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from vsearch.webui.http.bodies import Receive
-from vsearch.webui.http.refusals import refusal
-from vsearch.webui.http.security import Asgi, Scope, Send
+from vsearch.webui.http import Asgi, Receive, Scope, Send, refusal
 
 HEAD = (
     '<meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width, initial-scale=1">'

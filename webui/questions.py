@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.library import Library, Video
-    from vsearch.retriever import Answer
-    from vsearch.retriever.session import Session
+    from vsearch.library import Library
+    from vsearch.records import Video
+    from vsearch.retriever import Answer, Session
     from vsearch.webui.filters import Filters
 
 MAX_LOOKS = 500  # vectors of uploads, about a kilobyte each; the oldest go first

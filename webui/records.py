@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from vsearch.webui.media import plays_in_browsers
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
+    from vsearch.records import Video
     from vsearch.retriever import Answer, Hit
 
 SCHEMA_VERSION = 1

@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 from vsearch.errors import VsearchError
-from vsearch.webui.http.security import Access
+from vsearch.webui.http import Access
 
 
 def serve(

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from vsearch.webui.media import AT_ONCE, WAIT_S, open_source
 
 if TYPE_CHECKING:
-    from vsearch.library import Video
+    from vsearch.records import Video
 
 HEIGHT = 240  # pixels
 MAX_STILLS = 500  # kept, some ten kilobytes each; the longest unused go first

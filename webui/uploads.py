@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from vsearch.indexer.decode.picture import FrameShape
+    from vsearch.indexer.decode import FrameShape
     from vsearch.models import Encoder, Preprocess
 
     Frames = npt.NDArray[np.uint8]
@@ -59,8 +59,8 @@ def frames_of(path: Path, pre: Preprocess) -> tuple[Frames, Times]:
     """(T, S, S, 3) RGB of a picture or clip, and (T,) ms. Raises MediaError."""
     import numpy as np
 
-    from vsearch.indexer.decode.picture import FrameShape
-    from vsearch.indexer.still import is_picture, read_still
+    from vsearch.indexer import is_picture, read_still
+    from vsearch.indexer.decode import FrameShape
 
     shape = FrameShape(pre.size, pre.resize_mode, pre.interpolation)
     if path.stat().st_size == 0:
@@ -85,8 +85,7 @@ def _read_clip(path: Path, shape: FrameShape) -> tuple[Frames, Times]:
     """(T, S, S, 3) RGB and (T,) ms of at most LONGEST_S seconds."""
     import numpy as np
 
-    from vsearch.indexer.decode.pool import DecodeJob, DecodePool, FrameChunk, JobFailed
-    from vsearch.indexer.decode.source import DecodeOptions
+    from vsearch.indexer.decode import DecodeJob, DecodeOptions, DecodePool, FrameChunk, JobFailed
 
     options = DecodeOptions(fps=FPS, shape=shape, deadline_s=DEADLINE_S, deadline_per_video_s=0.0)
     frames, times = [], []

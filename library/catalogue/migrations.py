@@ -97,7 +97,7 @@ def migrate(engine: Engine, found: int, folder: Path) -> None:
         return
     from sqlalchemy import text
 
-    from vsearch.library.checks.backup import copy_catalogue
+    from vsearch.library.checks import copy_catalogue
 
     if engine.dialect.name == "sqlite":
         copy_catalogue(folder, f"catalogue.schema{found}.sqlite")

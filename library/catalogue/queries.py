@@ -22,7 +22,7 @@ from vsearch.library.catalogue.schema import (
     VideoRow,
 )
 from vsearch.library.heads import HEADS
-from vsearch.library.index.publish import current_frame_sets, index_files, live_row, up_to_date
+from vsearch.library.index import current_frame_sets, index_files, live_row, up_to_date
 from vsearch.records import (
     COARSE_FPS,
     PRESENT,

@@ -27,7 +27,7 @@ from vsearch.library.catalogue.rows import (
 )
 from vsearch.library.files import disk_errors
 from vsearch.library.frames import FrameStore
-from vsearch.library.index.view import INDEX, MEND, damaged, is_of, open_index, part_files
+from vsearch.library.index import INDEX, MEND, damaged, is_of, open_index, part_files
 from vsearch.library.place import absolute
 from vsearch.library.sentences import packed, unpacked
 from vsearch.records import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from typing_extensions import Self
 
-    from vsearch.library.index.view import IndexView
+    from vsearch.library.index import IndexView
 
 
 T = TypeVar("T")

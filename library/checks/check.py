@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsearch.library.catalogue.schema import Catalogue
+from vsearch.library.catalogue import Catalogue
 from vsearch.library.frames import FrameStore
 from vsearch.records import Embed, EncoderInfo, NewMoment
 

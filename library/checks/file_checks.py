@@ -13,23 +13,27 @@ from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
 from vsearch.library import heads, posters
-from vsearch.library.catalogue.reading import LIVE
-from vsearch.library.catalogue.recording import chunks, drop_frame_sets
-from vsearch.library.catalogue.rows import Roots, to_encoder, to_frames, to_generation
-from vsearch.library.catalogue.schema import (
+from vsearch.library.catalogue import (
+    LIVE,
     Catalogue,
     EncoderRow,
     FrameSetRow,
     GarbageRow,
     GenerationRow,
     MetaRow,
+    Roots,
     VideoRow,
+    chunks,
+    drop_frame_sets,
+    to_encoder,
+    to_frames,
+    to_generation,
 )
 from vsearch.library.checks.check import Check, Problem
 from vsearch.library.files import clear, set_aside
 from vsearch.library.frames import FRAMES, FrameStore
+from vsearch.library.index import INDEX, SUFFIXES, open_index
 from vsearch.library.index import publish as publishing
-from vsearch.library.index.view import INDEX, SUFFIXES, open_index
 from vsearch.library.vocabularies import VOCABULARIES, read_vocabulary
 from vsearch.records import PRESENT
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vsearch.library.catalogue.migrations import latest_schema
+from vsearch.library.catalogue import latest_schema
 from vsearch.library.checks.backup import BACKUPS
 from vsearch.library.files import disk_errors, new_file, put_in_place, sync_folder
 from vsearch.library.place import CATALOGUE
@@ -76,7 +76,7 @@ def _schema_again(file: Path) -> str | None:
     """Tables of today with a number that is none: the tables tell which it is."""
     if catalogue_faults(file) != ["its schema has no number"]:
         return None
-    from vsearch.library.catalogue.schema import Base
+    from vsearch.library.catalogue import Base
 
     with _opened(file) as connection:
         for table in Base.metadata.tables.values():

@@ -22,17 +22,20 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library.catalogue.recording import add_moments, chunks
-from vsearch.library.catalogue.rows import Roots, to_encoder, to_frames
-from vsearch.library.catalogue.schema import (
+from vsearch.library.catalogue import (
     Base,
     EncoderRow,
     FrameSetRow,
     GenerationRow,
     MetaRow,
     MomentRow,
+    Roots,
     TextVectorRow,
     VideoRow,
+    add_moments,
+    chunks,
+    to_encoder,
+    to_frames,
 )
 from vsearch.library.checks.check import Check, Problem
 from vsearch.library.checks.restore import backups, spec_in

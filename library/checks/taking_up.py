@@ -14,9 +14,15 @@ from typing import Any
 from sqlalchemy import select
 
 from vsearch.errors import LibraryError
-from vsearch.library.catalogue.recording import add_moments
-from vsearch.library.catalogue.rows import to_encoder
-from vsearch.library.catalogue.schema import EncoderRow, FrameSetRow, GarbageRow, RootRow, VideoRow
+from vsearch.library.catalogue import (
+    EncoderRow,
+    FrameSetRow,
+    GarbageRow,
+    RootRow,
+    VideoRow,
+    add_moments,
+    to_encoder,
+)
 from vsearch.library.checks.check import Check, Problem
 from vsearch.library.frames import FRAMES
 from vsearch.library.index import publish as publishing

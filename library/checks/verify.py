@@ -20,8 +20,16 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from vsearch.library.catalogue.queries import RESAMPLED, SAMPLING_RATE, sampling_rate
-from vsearch.library.catalogue.schema import Catalogue, EncoderRow, MetaRow, MomentRow, integrity_problems
+from vsearch.library.catalogue import (
+    RESAMPLED,
+    SAMPLING_RATE,
+    Catalogue,
+    EncoderRow,
+    MetaRow,
+    MomentRow,
+    integrity_problems,
+    sampling_rate,
+)
 from vsearch.library.checks import file_checks as files
 from vsearch.library.checks import row_checks as rows
 from vsearch.library.checks.check import Check, Makers, Problem, Report

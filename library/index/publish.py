@@ -18,10 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vsearch.errors import DamagedFramesError, LibraryError
-from vsearch.library.catalogue.reading import LIVE, no_encoder
-from vsearch.library.catalogue.recording import chunks, discard, drop_frame_sets
-from vsearch.library.catalogue.rows import to_frames, to_generation, whole_number
-from vsearch.library.catalogue.schema import (
+from vsearch.library.catalogue import (
+    LIVE,
     Catalogue,
     EncoderRow,
     FrameSetRow,
@@ -30,16 +28,20 @@ from vsearch.library.catalogue.schema import (
     MomentRow,
     TextVectorRow,
     VideoRow,
+    chunks,
+    discard,
+    drop_frame_sets,
+    no_encoder,
+    to_frames,
+    to_generation,
+    whole_number,
 )
 from vsearch.library.files import put_in_place
 from vsearch.library.frames import FrameStore
-from vsearch.library.index.parts import remove
+from vsearch.library.index.parts import INDEX, MEND, damaged, remove
 from vsearch.library.index.view import (
-    INDEX,
-    MEND,
     IndexView,
     check_index,
-    damaged,
     generation_row,
     id_check_of,
     is_of,

@@ -10,7 +10,7 @@ from vsearch.errors import LibraryError
 from vsearch.library.place import CATALOGUE
 
 if TYPE_CHECKING:
-    from vsearch.library.catalogue.reading import Reading
+    from vsearch.library.catalogue import Reading
     from vsearch.library.index.view import IndexView
     from vsearch.library.library import Library
     from vsearch.records import Generation

@@ -72,7 +72,7 @@ class FrameSide:
         import torch
 
         from vsearch.models.recipes.temporal import pool
-        from vsearch.models.training.samples import pick
+        from vsearch.models.training import pick
 
         found = np.zeros((len(windows), self.card.dim), np.float32)
         kinds: dict[int, list[int]] = {}

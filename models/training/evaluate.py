@@ -12,7 +12,7 @@ import torch
 
 from vsearch.errors import VsearchError
 from vsearch.models.prompts import template_probabilities
-from vsearch.models.recipes.video_text import VideoSide, VideoText
+from vsearch.models.recipes import VideoSide, VideoText
 from vsearch.models.training import metrics
 from vsearch.models.training.datasets import Clip, Dataset
 from vsearch.models.training.samples import FrameSource, frames_of, pad, pick

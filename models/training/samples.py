@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Sampler
 
 from vsearch.errors import VsearchError
-from vsearch.models.recipes.video_text import Batch
+from vsearch.models.recipes import Batch
 from vsearch.models.training.datasets import Clip
 
 if TYPE_CHECKING:

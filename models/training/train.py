@@ -21,9 +21,7 @@ import torch
 
 from vsearch.errors import VsearchError
 from vsearch.models.backbone import Backbone
-from vsearch.models.recipes import checkpoint
-from vsearch.models.recipes.recipe import Recipe
-from vsearch.models.recipes.video_text import Batch, VideoText
+from vsearch.models.recipes import Batch, Recipe, VideoText, checkpoint
 from vsearch.models.training.datasets import Clip, Dataset
 from vsearch.models.training.evaluate import Evaluation, evaluate, is_recognition
 from vsearch.models.training.samples import FrameSource, Order, Samples, collate

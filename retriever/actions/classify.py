@@ -30,8 +30,10 @@ from vsearch.retriever.actions.videos import (
 from vsearch.retriever.searching import live_encoder
 
 if TYPE_CHECKING:
-    from vsearch.library import Library, Reading, Video
+    from vsearch.library import Library
+    from vsearch.library.catalogue import Reading
     from vsearch.models import TextEncoder
+    from vsearch.records import Video
 
 TEMPERATURES = np.geomspace(0.01, 1.0, 25)
 
@@ -144,7 +146,7 @@ def check_name(name: str) -> None:
 
 def save(library: Library, name: str, learned: Learned) -> Path:
     """Keep a learned vocabulary in the library under a name. Raises VsearchError for an unfit name."""
-    from vsearch.library.vocabularies import write_vocabulary
+    from vsearch.library import write_vocabulary
 
     check_name(name)
     about = {
@@ -159,7 +161,7 @@ def save(library: Library, name: str, learned: Learned) -> Path:
 
 def load(library: Library, name: str) -> Learned | None:
     """A kept vocabulary, or None. Raises VsearchError when it is damaged."""
-    from vsearch.library.vocabularies import read_vocabulary
+    from vsearch.library import read_vocabulary
 
     kept = read_vocabulary(library.path, name) if Path(name).name == name else None
     if kept is None:

@@ -20,9 +20,10 @@ from vsearch.retriever.actions.proposals import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import Library, Video
-    from vsearch.models.generator import Generator, TrainingVideo
-    from vsearch.models.training.segments import AnnotatedVideo, Segment
+    from vsearch.library import Library
+    from vsearch.models import Generator, TrainingVideo
+    from vsearch.models.training import AnnotatedVideo, Segment
+    from vsearch.records import Video
 
 
 # Chosen on training videos with half of the classes left out of training: mAP of the left-out half is 37 without
@@ -64,7 +65,7 @@ def annotated_frames(
 
 def annotated_in(library: Library, videos: Sequence[AnnotatedVideo]) -> list[tuple[AnnotatedVideo, Video]]:
     """Those that the library holds: a file's name without ending is the video's id ("v_" may be left out)."""
-    from vsearch.library import INDEXED, PARTIAL
+    from vsearch.records import INDEXED, PARTIAL
 
     by_id = {video.path.stem.removeprefix("v_"): video for video in library.videos(INDEXED, PARTIAL)}
     return [(v, by_id[v.id.removeprefix("v_")]) for v in videos if v.id.removeprefix("v_") in by_id]
@@ -77,7 +78,7 @@ def training_video(
 
     Instances of other classes are cut out: they are not background, and open-set training must not see them.
     """
-    from vsearch.models.generator import TrainingVideo
+    from vsearch.models import TrainingVideo
 
     ranges = frame_ranges(timeline, segments)
     wanted = np.asarray([names is None or s.label in names for s in segments], dtype=bool)

@@ -13,7 +13,7 @@ import numpy as np
 
 from vsearch.errors import VsearchError
 from vsearch.maths import normalise
-from vsearch.models.action_prompts import Pairs, PromptOptions, embed_names, train_prompts
+from vsearch.models import Pairs, PromptOptions, embed_names, train_prompts
 from vsearch.retriever.actions.classify import class_vectors, fit_temperature
 from vsearch.retriever.actions.generated import annotated_in, frame_ranges
 from vsearch.retriever.actions.proposals import Floats, Timeline
@@ -24,7 +24,7 @@ from vsearch.retriever.searching import live_encoder
 if TYPE_CHECKING:
     from vsearch.library import Library
     from vsearch.models import Backbone
-    from vsearch.models.training.segments import AnnotatedVideo, Segment
+    from vsearch.models.training import AnnotatedVideo, Segment
 
 # Chosen by cross-validation over the source clips of the training videos of `benchmarks/localization.py`: 40 to 60 steps
 # name and rank left-out clips best, with more they fit the few clips there are.

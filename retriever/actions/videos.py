@@ -15,7 +15,7 @@ import numpy as np
 
 from vsearch.errors import DamagedFramesError, LibraryError, VsearchError
 from vsearch.maths import normalise
-from vsearch.models.action_prompts import ACTION_TEMPLATES
+from vsearch.models import ACTION_TEMPLATES
 from vsearch.retriever.actions.localize import (
     DEFAULT_LIMITS,
     FEWEST_REFERENCES,
@@ -43,8 +43,9 @@ from vsearch.retriever.searching import (
 )
 
 if TYPE_CHECKING:
-    from vsearch.library import EncoderInfo, Reading, Video
+    from vsearch.library.catalogue import Reading
     from vsearch.models import TextEncoder
+    from vsearch.records import EncoderInfo, Video
 
 TEMPLATES = ACTION_TEMPLATES
 DENSE_MS = 4000  # what a temporal head sees around a frame
@@ -95,7 +96,7 @@ def vocabularies() -> dict[str, list[str]]:
 
 def parse_actions(text: str) -> list[str]:
     """'archery, playing piano', or the path of a file with one name a line -> names. Raises VsearchError."""
-    from vsearch.models.training.segments import read_names
+    from vsearch.models.training import read_names
 
     path = Path(text).expanduser()
     if "," not in text and path.is_file():

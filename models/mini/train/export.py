@@ -16,8 +16,8 @@ from vsearch.models.mini.train.data import TokenCache
 from vsearch.models.mini.train.hubs import HUBS, hub_aware
 from vsearch.models.mini.train.net import CONFIG, build_clip
 from vsearch.models.mini.train.text import encode
-from vsearch.models.runtime.compact import load_compact, save_compact
-from vsearch.models.runtime.export import write_towers
+from vsearch.models.runtime import load_compact, write_towers
+from vsearch.models.runtime.compact import save_compact
 
 INT8 = ("token_embedding.weight",)
 QUANTILES = (

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from vsearch.errors import VsearchError
-from vsearch.indexer.still import FORMATS, is_picture
+from vsearch.indexer import is_picture
+from vsearch.indexer.still import FORMATS
 from vsearch.indexer.training_frames import VideoFolder, files_below
-from vsearch.models.preprocess import Preprocess
+from vsearch.models import Preprocess
 from vsearch.models.training.datasets import read_dataset
 
 SIZE, PICTURES = 256, 6

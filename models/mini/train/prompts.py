@@ -29,15 +29,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from vsearch.maths import normalise
-from vsearch.models.action_prompts import (
-    ACTION_TEMPLATES,
-    Floats,
-    Pairs,
-    PromptOptions,
-    embed_names,
-    train_prompts,
-)
-from vsearch.models.backbone import MINI_DIR, Backbone, load_mini
+from vsearch.models import ACTION_TEMPLATES, Backbone, Pairs, PromptOptions, embed_names, train_prompts
+from vsearch.models.action_prompts import Floats
+from vsearch.models.backbone import MINI_DIR, load_mini
 from vsearch.models.prompts import ContinuousPrompts
 
 FOLDS, CLIP_FRAMES, BATCH = 5, 6, 128
