@@ -86,7 +86,6 @@ def commands(folder: Path, out: Path) -> dict[str, list[list[str]]]:
         "ls": [["ls"], ["ls", "--json"]],
         "info": [["info", "one.mp4"]],
         "doctor": [["doctor"]],
-        "bench": [["bench", "--rounds", "1"]],
         "eval": [["eval", *annotated]],
         "train": [["train", *annotated, "--freeze-image", "--epochs", "1", "--batch", "2", "--out", str(out / "run")]],
         "train-proposals": [
