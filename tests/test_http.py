@@ -16,8 +16,7 @@ import pytest
 
 from tests.site import QUERY, make_library, running
 from vsearch.retriever import Session
-from vsearch.webui import connections
-from vsearch.webui.http import Access, bodies
+from vsearch.webui.http import Access, bodies, connections
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
 
