@@ -51,7 +51,7 @@ Vsearch = Callable[..., "subprocess.CompletedProcess[str]"]
 def vsearch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vsearch:
     """`vsearch …` in this process, with a library of the test's own; stdout and stderr come back as text.
 
-    What a process of its own is asked for: tests/test_output.py and tests/test_hostile_folder.py start every verb."""
+    What a process of its own is asked for: tests/cli/test_output.py and tests/cli/test_hostile_folder.py start every verb."""
     from tests.verbs import run_here
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -114,7 +114,7 @@ def running(
     """The server in a thread; gives its address. `port` 0: any."""
     import uvicorn
 
-    from vsearch.webui.http.connections import configured
+    from vsearch.webui.http import configured
 
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vsearch
-from tests.test_search import add_video
+from tests.retriever.test_search import add_video
 from vsearch.errors import LibraryError
 from vsearch.library import Library
 from vsearch.library.catalogue import reading

@@ -251,6 +251,24 @@ def test_a_face_offers_a_dozen_names_at_most() -> None:
         assert len(offered[0] if offered else []) <= WIDE.get(name, 12), name
 
 
+def test_what_is_imported_from_a_face_is_offered_by_it() -> None:
+    """Type checkers cannot tell: a face finds names when they are asked for."""
+    offered = {}
+    for package in FACES:
+        tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+        found = [
+            n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"
+        ]
+        offered[module_name(package)] = {
+            *(ast.literal_eval(found[0]) if found else []),
+            *(p.stem for p in package.iterdir()),
+        }
+    everything = [*product_files(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    for file in everything:
+        for module, name in imports(file):
+            assert name in offered.get(module, {name}), f"{file.relative_to(ROOT)}: {module} has no {name}"
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """Imports in functions and for types count, too."""
     modules = {module_name(file): file for file in product_files()}

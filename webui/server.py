@@ -22,7 +22,7 @@ def serve(
     import uvicorn
 
     from vsearch.webui.app import create_app
-    from vsearch.webui.http.connections import configured
+    from vsearch.webui.http import configured
 
     family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

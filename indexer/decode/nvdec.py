@@ -2,7 +2,7 @@
 
 PyAV opens every file first, with all checks, and keeps it: what NVDEC cannot decode, and containers without an index
 to seek by, are PyAV's, and so is the rest of a file that torchcodec gives up on. Samples are those of the usual rule,
-at the same times; colours and scaling differ by rounding (`tests/test_decode_torchcodec.py`). Damage between samples goes
+at the same times; colours and scaling differ by rounding (`tests/indexer/test_decode_torchcodec.py`). Damage between samples goes
 unnoticed where PyAV would name it, and so do pictures that a damaged stream makes the decoder patch up in silence.
 """
 

@@ -8,6 +8,7 @@ from vsearch.faces import face
 
 if TYPE_CHECKING:
     from vsearch.webui.http.bodies import Receive
+    from vsearch.webui.http.connections import configured
     from vsearch.webui.http.refusals import REFUSALS, refusal, say_no
     from vsearch.webui.http.security import Access, Asgi, Guard, Scope, Send
     from vsearch.webui.http.sending import send_bytes, send_file
@@ -21,6 +22,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "configured",
     "refusal",
     "say_no",
     "send_bytes",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 __getattr__ = face(__name__, {
     "bodies": "Receive",
+    "connections": "configured",
     "refusals": "REFUSALS refusal say_no",
     "security": "Access Asgi Guard Scope Send",
     "sending": "send_bytes send_file",

@@ -1,8 +1,4 @@
-"""Annotation files of the data sets people bring, read into one form.
-
-`read_dataset(name, files, split)` knows the names below; wrong files are refused with file, line and what was
-expected. Nothing is downloaded.
-"""
+"""Annotation files of the data sets people bring, read into one form."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ from vsearch.faces import face
 
 if TYPE_CHECKING:
     from vsearch.models.training.datasets.base import Clip, Dataset
+    from vsearch.models.training.datasets.known import dataset_names, read_dataset
 
 # fmt: off
-__all__ = [
-    "Clip", "Dataset",
-]
+__all__ = ["Clip", "Dataset", "dataset_names", "read_dataset"]
 __getattr__ = face(__name__, {
     "base": "Clip Dataset",
+    "known": "dataset_names read_dataset",
 })

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_search import DIM, add_video
+from tests.retriever.test_search import DIM, add_video
 from vsearch.library import Library
 from vsearch.models import Encoder, ZeroShotHead, load_backbone, load_quick_encoder
 from vsearch.retriever import Session, live_encoder

@@ -12,7 +12,7 @@ import pytest
 
 from tests import media
 from tests.conftest import Vsearch
-from tests.test_adopt import checkpoint
+from tests.indexer.test_adopt import checkpoint
 from tests.towers import write_model
 from vsearch.indexer.decode import child as decode_child
 from vsearch.indexer.encoding import Lanes

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.indexer.test_adopt import checkpoint, fill
 from tests.site import a_browser, running, shot
-from tests.test_adopt import checkpoint, fill
 from tests.towers import write_model
 from vsearch.library import Library
 

@@ -28,7 +28,7 @@ from vsearch.models.training.localization_metrics import (
 )
 from vsearch.models.training.segments import MomentQuery, Prediction, read_moment_queries
 
-SHARED = Path(os.environ.get("VSEARCH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SHARED = Path(os.environ.get("VSEARCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 needs_annotations = pytest.mark.skipif(
     not (SHARED / "data/annotations").is_dir(), reason="research data (VSEARCH_SHARED) is not here"
 )

@@ -12,7 +12,7 @@ import pytest
 
 import vsearch.library
 import vsearch.library.place
-from tests.test_search import add_video
+from tests.retriever.test_search import add_video
 from vsearch.cli import main
 from vsearch.library import Library
 

@@ -199,7 +199,7 @@ def test_unknown_set_and_missing_file(tmp_path: Path) -> None:
 
 
 def test_the_real_lists() -> None:
-    shared = Path(os.environ.get("VSEARCH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    shared = Path(os.environ.get("VSEARCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))
     folder = shared / "data" / "msrvtt"
     if not folder.is_dir():
         pytest.skip("the research data is not here")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import make_video
-from vsearch import cores
+from tests.cli.test_cli import make_video
+from vsearch import machine
 from vsearch.indexer import Progress, running
 from vsearch.indexer.decode import default_workers
 from vsearch.indexer.encoding import ahead
@@ -199,19 +199,19 @@ def test_cores_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
     groups, own = tmp_path / "cgroup", tmp_path / "own"
-    monkeypatch.setattr(cores, "_CGROUPS", groups)
-    monkeypatch.setattr(cores, "_OWN_CGROUP", own)
-    assert cores.available_cores() == 16
+    monkeypatch.setattr(machine, "_CGROUPS", groups)
+    monkeypatch.setattr(machine, "_OWN_CGROUP", own)
+    assert machine.available_cores() == 16
     (groups / "system.slice" / "box").mkdir(parents=True)
     own.write_text("0::/system.slice/box\n")
     (groups / "system.slice" / "cpu.max").write_text("max 100000\n")
-    assert cores.available_cores() == 16
+    assert machine.available_cores() == 16
     (groups / "system.slice" / "cpu.max").write_text("350000 100000\n")
     (groups / "system.slice" / "box" / "cpu.max").write_text("600000 100000\n")
-    assert cores.available_cores() == 4
+    assert machine.available_cores() == 4
     assert default_workers() == 4
     own.write_text("4:cpu,cpuacct:/docker/1\n3:memory:/docker/1\n")  # version 1
     (groups / "cpu" / "docker" / "1").mkdir(parents=True)
     (groups / "cpu" / "docker" / "1" / "cpu.cfs_quota_us").write_text("200000\n")
     (groups / "cpu" / "docker" / "1" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cores.available_cores() == 2
+    assert machine.available_cores() == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_search import add_video
+from tests.retriever.test_search import add_video
 from vsearch.cli import main
 from vsearch.library import Library
 

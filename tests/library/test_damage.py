@@ -21,8 +21,9 @@ from vsearch.records import EncoderInfo, FoundFile, MediaInfo, NewMoment, Video
 from vsearch.retriever.actions import dense_timeline_of, localize_videos
 from vsearch.retriever.actions.classify import classify
 from vsearch.retriever.answer import Scored
+from vsearch.retriever.encoders import matching_encoder
 from vsearch.retriever.rank import split_into_events
-from vsearch.retriever.searching import matching_encoder, search, search_similar
+from vsearch.retriever.searching import search, search_similar
 
 DIM, FRAMES = 16, 24
 NAMES = ("one", "two", "three")

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from tests import verbs
-from tests.test_damage import NAMES, index, look
+from tests.library.test_damage import NAMES, index, look
 from vsearch.cli import VERBS
 from vsearch.errors import LibraryError
 from vsearch.library import Library

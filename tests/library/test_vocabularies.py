@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.damages import WAYS
-from tests.test_damage import index
+from tests.library.test_damage import index
 from vsearch.errors import LibraryError
 from vsearch.library import Library, read_vocabulary, write_vocabulary
 from vsearch.library.vocabularies import vocabulary_file

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from tests import media
-from vsearch.indexer.decode import DecodeOptions
+from vsearch.indexer.decode import DecodeOptions, FrameShape
 from vsearch.indexer.decode import pyav as decode_pyav
-from vsearch.indexer.decode.sampling import FrameShape, decode
+from vsearch.indexer.decode.sampling import decode
 from vsearch.records import MediaInfo
 
 Sample = tuple[int, bytes]

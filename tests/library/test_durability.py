@@ -461,7 +461,7 @@ def test_an_indexing_run_holds_the_lock_from_before_frames_are_written_until_the
 
 
 def test_frames_are_put_in_one_place_of_the_product_alone() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     rooms = ("cli", "indexer", "library", "models", "retriever", "vsearch", "webui")
     files = [path for room in rooms for path in (root / room).rglob("*.py")]
     assert [path.name for path in files if "frame_store.put(" in path.read_text()] == ["run.py"]
