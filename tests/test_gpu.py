@@ -273,7 +273,7 @@ def test_devices_that_cannot_be_together_are_refused_in_a_sentence(devices: str,
         resolve_devices(devices)
 
 
-@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "gpu", "mps"])
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "gpu", "mps:0"])
 def test_a_device_that_cannot_be_is_refused_in_a_sentence(device: str) -> None:
     with pytest.raises(ModelError, match="unknown device"):
         resolve_device(device)

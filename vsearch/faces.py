@@ -6,7 +6,6 @@ Lazy, because a query must not wait for what only indexing needs.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,8 +17,6 @@ def face(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     def offered(name: str) -> Any:
         if name not in place_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{package}.{place_of[name]}"), name)
-        setattr(sys.modules[package], name, found)
-        return found
+        return getattr(importlib.import_module(f"{package}.{place_of[name]}"), name)
 
     return offered

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsearch.library.index.codes import Codes
-from vsearch.maths import normalise
 from vsearch.records import Effort
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def sample_queries(rows: Vectors, sentences: Vectors | None, seed: int = 0) -> l
 
     The stored vectors should not be those that k-means saw, which lie nearer to the centres than others."""
     import numpy as np
+
+    from vsearch.maths import normalise
 
     rng = np.random.default_rng(seed)
 

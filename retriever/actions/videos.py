@@ -114,7 +114,7 @@ def parse_actions(text: str) -> list[str]:
 def embed_actions(library: Reading, names: Sequence[str], encoder: TextEncoder | None = None) -> Floats:
     """(K, C, D) unit vectors: each name in each template. A trained head has templates of its own."""
     live = live_encoder(library)
-    templates = tuple(live.spec["head"].get("action_templates", ACTION_TEMPLATES))
+    templates = _templates(live)
     cached = {name: library.cached_text(live.id, cache_key(templates, name)) for name in names}
     missing = [name for name, vector in cached.items() if vector is None]
     if missing:
@@ -125,6 +125,11 @@ def embed_actions(library: Reading, names: Sequence[str], encoder: TextEncoder |
             cached[name] = vector
     flat = np.stack([np.asarray(cached[name], dtype=np.float32) for name in names])  # (C, K * D)
     return flat.reshape(len(names), len(templates), -1).transpose(1, 0, 2)
+
+
+def _templates(encoder: EncoderInfo) -> tuple[str, ...]:
+    """What names are put in."""
+    return tuple(encoder.spec["head"].get("action_templates", ACTION_TEMPLATES))
 
 
 def cache_key(templates: Sequence[str], name: str) -> str:

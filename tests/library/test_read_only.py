@@ -194,9 +194,10 @@ def test_a_helper_answers_of_it(shut: Sealed) -> None:
 import os
 os.environ |= dict(VSEARCH_HELPER="1", XDG_RUNTIME_DIR={sockets!r})
 from pathlib import Path
-from vsearch.retriever import bench, helper
+from benchmarks import queries
+from vsearch.retriever import helper
 place = Path({str(folder / "library")!r})
-assert bench._answers(place, helper.start(place, "cpu", idle_s=20))
+assert queries.answers(place, helper.start(place, "cpu", idle_s=20))
 real = helper.ask
 def ask(*arguments):
     asked = real(*arguments)
