@@ -61,8 +61,8 @@ def test_every_package_folder_is_listed_for_installation() -> None:
         "vsearch." + ".".join(init.parent.relative_to(ROOT).parts)
         for room in MAY_IMPORT
         for init in (ROOT / room).rglob("__init__.py")
-    }
-    assert listed == found | {"vsearch"}
+    } - {"vsearch.models.mini.train"}  # stays in the checkout
+    assert listed == found | {"vsearch", "vsearch.webui.assets"}
 
 
 def test_no_pickle_and_no_unsafe_torch_load() -> None:
