@@ -32,8 +32,8 @@ from vsearch.library.catalogue import (
     database_errors,
     migrations,
     queries,
-    reading,
     recording,
+    statements,
     to_encoder,
     to_generation,
 )
@@ -184,7 +184,7 @@ class Library(Reading):
     ) -> Plan:
         """What an indexing run has to do. Changes nothing; see planning.py."""
         with self._catalogue.read() as session:
-            known = reading.videos(asking(session), self._roots(session))
+            known = statements.videos(asking(session), self._roots(session))
             stored = queries.stored_contents(session, backbone, fps)
         return make_plan(
             scan, known, stored, fingerprint, retry_failed=retry_failed, gone=_lost_its_file, empty=_empty,

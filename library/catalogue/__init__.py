@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vsearch.library.catalogue.migrations import latest_schema
     from vsearch.library.catalogue.queries import RESAMPLED, SAMPLING_RATE, sampling_rate
     from vsearch.library.catalogue.reader import open_reader, open_reading
-    from vsearch.library.catalogue.reading import LIVE, Reading, no_encoder, pick
+    from vsearch.library.catalogue.reading import Reading
     from vsearch.library.catalogue.recording import add_moments, chunks, discard, drop_frame_sets
     from vsearch.library.catalogue.rows import Roots, to_encoder, to_frames, to_generation, whole_number
     from vsearch.library.catalogue.schema import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         database_errors,
         integrity_problems,
     )
+    from vsearch.library.catalogue.statements import LIVE, no_encoder, pick
 
 # fmt: off
 __all__ = [
@@ -75,10 +76,11 @@ __getattr__ = face(__name__, {
     "migrations": "latest_schema",
     "queries": "RESAMPLED SAMPLING_RATE sampling_rate",
     "reader": "open_reader open_reading",
-    "reading": "LIVE Reading no_encoder pick",
+    "reading": "Reading",
     "recording": "add_moments chunks discard drop_frame_sets",
     "rows": "Roots to_encoder to_frames to_generation whole_number",
     "schema": "Base Catalogue EncoderRow FrameSetRow GarbageRow GenerationRow MetaRow MomentRow "
         "RootRow TextVectorRow VideoRow asking connect_sqlite database_errors "
         "integrity_problems",
+    "statements": "LIVE no_encoder pick",
 })

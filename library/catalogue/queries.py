@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from vsearch.library.catalogue.reading import no_encoder
 from vsearch.library.catalogue.rows import to_encoder, to_frames, to_generation
 from vsearch.library.catalogue.schema import (
     EncoderRow,
@@ -21,6 +20,7 @@ from vsearch.library.catalogue.schema import (
     MomentRow,
     VideoRow,
 )
+from vsearch.library.catalogue.statements import no_encoder
 from vsearch.library.heads import HEADS
 from vsearch.library.index import current_frame_sets, index_files, live_row, up_to_date
 from vsearch.records import (

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from abc import ABC, abstractmethod
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,16 +16,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.catalogue.connection import Ask
 from vsearch.library.catalogue.rows import (
-    RootFolders,
-    to_encoder,
     to_frames,
-    to_generation,
     to_video,
-    whole_number,
+)
+from vsearch.library.catalogue.statements import (
+    TOLD,
+    VIDEO,
+    away,
+    encoder,
+    frame_set_of,
+    frame_sets,
+    live_generation,
+    moments,
+    of_contents,
+    pick,
+    present,
+    roots,
+    rows_in,
+    videos,
 )
 from vsearch.library.files import disk_errors
 from vsearch.library.frames import FrameStore
-from vsearch.library.index import INDEX, MEND, damaged, is_of, open_index, part_files
+from vsearch.library.index import INDEX, MEND, damaged, open_index, part_files
 from vsearch.library.place import absolute
 from vsearch.library.sentences import packed, unpacked
 from vsearch.records import (
@@ -52,29 +62,11 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-LIVE = "live_generation"
 INDEX_AGAIN = "run `vsearch index`"
 _log = logging.getLogger(__name__)
 _CACHED_TEXTS = 10_000
-_SLACK_MS = 10_000  # that a moment may end behind what its video's file says is its length
 _warned: set[str] = set()  # what this process has reported
 NOTE_PATIENCE_MS = 200  # a query does not wait for an indexing run to note what it found
-_CHUNK = 10_000  # SQLite takes at most 32,766 parameters in a statement
-
-_ROOT = namedtuple("_ROOT", "id path relative")
-_VIDEO = namedtuple(
-    "_VIDEO",
-    "id root_id rel_path size mtime_ns fingerprint state reason container codec width height rotation "
-    "duration_ms avg_fps covered_ms added_at attempts start_ms",
-)
-_ENCODER = namedtuple("_ENCODER", "id identity backbone head spec")
-_ENCODER_OF = "FROM encoders t WHERE t.id = :id"
-_FRAME_SET = namedtuple("_FRAME_SET", "id fingerprint backbone fps file count dim bytes")
-_TOLD = ("fingerprint", "backbone", "fps")  # of a frame set's row, in its file, too
-_MOMENT = namedtuple("_MOMENT", "id frame_set_id start_ms end_ms first_frame last_frame")
-_GENERATION = namedtuple(
-    "_GENERATION", "id encoder_id file count dim sha256 sample bytes id_check created_at base"
-)
 
 
 class _Snapshot:
@@ -211,13 +203,13 @@ class Reading(ABC):
                 "SELECT 1 FROM frame_sets t WHERE NOT EXISTS (SELECT 1 FROM videos v WHERE v.fingerprint = t.fingerprint) "
                 "LIMIT 1"
             )
-            odd = _rows_in(
-                ask, _VIDEO, "FROM videos t WHERE t.state", (FAILED, MISSING) if states == PRESENT else ()
+            odd = rows_in(
+                ask, VIDEO, "FROM videos t WHERE t.state", (FAILED, MISSING) if states == PRESENT else ()
             )
         if lost:
             self._report("The catalogue has stored frames of which it has no video", INDEX_AGAIN)
         for row in odd:
-            if not _away(row, folders):
+            if not away(row, folders):
                 self._report(
                     f"{folders.path(row)} is there, but the catalogue has it as {row.state}", INDEX_AGAIN
                 )
@@ -227,7 +219,7 @@ class Reading(ABC):
         """Videos by id; those that are not in the catalogue are left out."""
         with self._asking() as ask:
             folders = roots(ask, self.path)
-            rows = _rows_in(ask, _VIDEO, "FROM videos t WHERE t.id", ids)
+            rows = rows_in(ask, VIDEO, "FROM videos t WHERE t.id", ids)
         return {row.id: to_video(row, folders) for row in rows}
 
     def find_video(self, text: str, path: Path | None = None) -> Video:
@@ -256,7 +248,7 @@ class Reading(ABC):
     def _theirs(self, row: Any, of: Sequence[Video]) -> bool:
         """Whether a sound frame file is of the content that the catalogue has it for, as far as it says."""
         said = self.frame_store.told(row.file)
-        same = all(said.get(key, getattr(row, key)) == getattr(row, key) for key in _TOLD)
+        same = all(said.get(key, getattr(row, key)) == getattr(row, key) for key in TOLD)
         if row.fps != COARSE_FPS:  # a first look's length may be another than that found later
             lengths = ((video.media.duration_ms if video.media else None) for video in of)
             same = same and all(said.get("duration_ms", ms) == ms for ms in lengths)
@@ -275,7 +267,7 @@ class Reading(ABC):
             stored = frame_sets(ask, [frame_set_id])
             if not stored:
                 raise LibraryError("These frames have been replaced by a newer indexing: ask again.")
-            of = present(_of_contents(ask, [stored[0].fingerprint]), roots(ask, self.path))
+            of = present(of_contents(ask, [stored[0].fingerprint]), roots(ask, self.path))
         found = self.frame_store.read(to_frames(stored[0]))
         if not self._theirs(stored[0], of[stored[0].fingerprint]):
             raise DamagedFramesError(
@@ -298,7 +290,7 @@ class Reading(ABC):
     def report_frames(self, fingerprint: str) -> None:
         """Say, once, that a content's stored frames are damaged."""
         with self._asking() as ask:
-            of = _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", [fingerprint])
+            of = rows_in(ask, VIDEO, "FROM videos t WHERE t.fingerprint", [fingerprint])
             folders = roots(ask, self.path)
         names = sorted(str(folders.path(row)) for row in of) or ["a video"]
         self._report(f"The stored frames of {names[0]} are missing or damaged and are not used")
@@ -391,175 +383,3 @@ class Reading(ABC):
         with self._asking() as ask:
             found = ask("SELECT value FROM meta WHERE key = :key", key=f"note:{key}")
         return found[0][0] if found else None
-
-
-def live_generation(ask: Ask) -> Generation | None:
-    """None where nothing was published yet. Raises LibraryError when the catalogue does not say which one answers."""
-    pointer = ask("SELECT value FROM meta WHERE key = :key", key=LIVE)
-    id = whole_number(pointer[0][0]) if pointer else None
-    found = id is not None and _rows(ask, _GENERATION, "FROM generations t WHERE t.id = :id", id=id)
-    if found:
-        generation = to_generation(found[0])
-        encoders = _rows(ask, _ENCODER, _ENCODER_OF, id=generation.encoder_id)
-        if any(not is_of(found[0], row.identity) for row in encoders):
-            raise damaged("its row is of another encoder")
-        return generation
-    if pointer or ask("SELECT 1 FROM generations LIMIT 1"):
-        raise LibraryError("The catalogue does not say which index answers: run `vsearch verify --repair`.")
-    return None
-
-
-def encoder(ask: Ask, library: Path, encoder_id: int) -> EncoderInfo:
-    found = _rows(ask, _ENCODER, _ENCODER_OF, id=encoder_id)
-    if not found:
-        raise no_encoder()
-    return to_encoder(found[0], library)
-
-
-def no_encoder() -> LibraryError:
-    return LibraryError("The catalogue lacks the encoder of its index: run `vsearch verify --repair`.")
-
-
-def roots(ask: Ask, library: Path) -> RootFolders:
-    return RootFolders(_rows(ask, _ROOT, "FROM roots t"), library)
-
-
-def videos(ask: Ask, folders: RootFolders, states: Sequence[str] = ()) -> list[Video]:
-    if states:
-        rows = _rows_in(ask, _VIDEO, "FROM videos t WHERE t.state", states)
-    else:
-        rows = _rows(ask, _VIDEO, "FROM videos t")
-    return _in_path_order(to_video(row, folders) for row in rows)
-
-
-def pick(known: Sequence[Video], text: str, path: Path) -> Video:
-    """The video that `text` names: its path, or an end of it."""
-    for video in known:
-        if video.path == path:
-            return video
-    parts = Path(text).parts
-    matching = [video for video in known if parts and video.path.parts[-len(parts) :] == parts]
-    if len(matching) == 1:
-        return matching[0]
-    if not matching:
-        raise LibraryError(f"No video in this library is called {text!r}: `vsearch ls` shows them all.")
-    some = ", ".join(str(video.path) for video in matching[:5]) + (", …" if len(matching) > 5 else "")
-    raise LibraryError(f"{len(matching)} videos are called {text!r}, give more of the path: {some}")
-
-
-def moments(
-    ask: Ask, folders: RootFolders, ids: Sequence[int], theirs: Callable[[Any, Sequence[Video]], bool]
-) -> tuple[list[Moment], list[Video], bool]:
-    """Moments by id, in the given order, the videos of those left out because they do not fit their frames, and whether
-    others are left out though no video of theirs is away or could not be read. `theirs`: whether a set is of videos."""
-    rows = {row.id: row for row in _rows_in(ask, _MOMENT, "FROM moments t WHERE t.id", ids)}
-    sets = {
-        row.id: row for row in frame_sets(ask, sorted({row.frame_set_id for row in rows.values()}, key=str))
-    }
-    contents = list({row.fingerprint for row in sets.values()})
-    of = _of_contents(ask, contents)
-    copies = present(of, folders)
-    away = {content for content, found in of.items() if any(_away(row, folders) for row in found)}
-    astray = len(rows) < len(set(ids))
-    sound = {id for id, row in sets.items() if theirs(row, copies[row.fingerprint])}
-    found: list[Moment] = []
-    unfit: dict[int, Video] = {}
-    for row in (rows[id] for id in ids if id in rows):
-        frames = sets.get(row.frame_set_id)
-        videos = () if frames is None else copies[frames.fingerprint]
-        if frames is None or not videos:
-            astray |= frames is None or frames.fingerprint not in away
-        elif frames.id in sound and fits(row, frames.count, videos):
-            coarse = frames.fps == COARSE_FPS
-            found.append(_to_moment(row, frames.fingerprint, videos, coarse=coarse))
-        else:
-            unfit[videos[0].id] = videos[0]
-    return found, list(unfit.values()), astray
-
-
-def _of_contents(ask: Ask, contents: Sequence[str]) -> dict[str, list[Any]]:
-    """Rows of videos by content."""
-    of: dict[str, list[Any]] = {content: [] for content in contents}
-    for row in _rows_in(ask, _VIDEO, "FROM videos t WHERE t.fingerprint", contents):
-        of[row.fingerprint].append(row)
-    return of
-
-
-def present(of: dict[str, list[Any]], folders: RootFolders) -> dict[str, tuple[Video, ...]]:
-    """Those of each content that are there, in path order."""
-    return {
-        content: tuple(_in_path_order(to_video(row, folders) for row in found if row.state in PRESENT))
-        for content, found in of.items()
-    }
-
-
-def _away(video: Any, folders: RootFolders) -> bool:
-    """Whether a video's row says why it is not shown, and that is true as far as it goes."""
-    if video.state == MISSING:
-        try:
-            return folders.path(video).stat().st_size != video.size
-        except OSError:
-            return True
-    return video.state == FAILED and bool(video.reason) and video.container is None
-
-
-def fits(moment: Any, count: int, of: Sequence[Video]) -> bool:
-    """Whether a moment's row can be true of `count` frames and of these videos, copies of one another."""
-    values = (moment.start_ms, moment.end_ms, moment.first_frame, moment.last_frame)
-    if not all(isinstance(value, int) for value in values) or not isinstance(count, int):
-        return False
-    # A video may be a little shorter than its last frame's time says, but never by a window.
-    long_ms = max(max(video.covered_ms, video.media.duration_ms if video.media else 0) for video in of)
-    frames = 0 <= moment.first_frame < moment.last_frame <= count
-    return frames and 0 <= moment.start_ms <= moment.end_ms <= long_ms + _SLACK_MS
-
-
-def frame_sets(ask: Ask, ids: Sequence[int]) -> list[Any]:
-    return _rows_in(ask, _FRAME_SET, "FROM frame_sets t WHERE t.id", ids)
-
-
-def frame_set_of(ask: Ask, fingerprint: str | None, backbone: str) -> FrameSetInfo | None:
-    rows = _rows(
-        ask,
-        _FRAME_SET,
-        "FROM frame_sets t WHERE t.fingerprint = :fingerprint AND t.backbone = :backbone ORDER BY t.id DESC LIMIT 1",
-        fingerprint=fingerprint,
-        backbone=backbone,
-    )
-    if not rows:
-        return None
-    longest = ask("SELECT max(duration_ms) FROM videos WHERE fingerprint = :content", content=fingerprint)
-    return FrameSetInfo(rows[0].id, to_frames(rows[0]), longest[0][0] or 0)
-
-
-def _to_moment(row: Any, fingerprint: str, there: tuple[Video, ...], *, coarse: bool) -> Moment:
-    return Moment(
-        start_ms=row.start_ms,
-        end_ms=row.end_ms,
-        first_frame=row.first_frame,
-        last_frame=row.last_frame,
-        id=row.id,
-        frame_set_id=row.frame_set_id,
-        fingerprint=fingerprint,
-        videos=there,
-        coarse=coarse,
-    )
-
-
-def _in_path_order(found: Iterable[Video]) -> list[Video]:
-    return sorted(found, key=lambda video: os.fsencode(video.path))
-
-
-def _rows(ask: Ask, kind: Any, rest: str, **values: Any) -> list[Any]:
-    """Rows by name. `rest`: of the statement, after the columns; the table is called t."""
-    columns = ", ".join(f"t.{name}" for name in kind._fields)
-    return [kind(*row) for row in ask(f"SELECT {columns} {rest}", **values)]
-
-
-def _rows_in(ask: Ask, kind: Any, rest: str, values: Sequence[Any]) -> list[Any]:
-    """Rows whose column, the last word of `rest`, is one of any number of values."""
-    rows: list[Any] = []
-    for first in range(0, len(values), _CHUNK):
-        named = {f"v{i}": value for i, value in enumerate(values[first : first + _CHUNK])}
-        rows += _rows(ask, kind, f"{rest} IN ({', '.join(':' + name for name in named)})", **named)
-    return rows
