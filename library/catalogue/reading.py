@@ -22,10 +22,10 @@ from vsearch.library.catalogue.rows import (
 from vsearch.library.catalogue.statements import (
     TOLD,
     VIDEO,
-    away,
     encoder,
     frame_set_of,
     frame_sets,
+    is_away,
     live_generation,
     moments,
     of_contents,
@@ -209,7 +209,7 @@ class Reading(ABC):
         if lost:
             self._report("The catalogue has stored frames of which it has no video", INDEX_AGAIN)
         for row in odd:
-            if not away(row, folders):
+            if not is_away(row, folders):
                 self._report(
                     f"{folders.path(row)} is there, but the catalogue has it as {row.state}", INDEX_AGAIN
                 )

@@ -120,7 +120,7 @@ def moments(
     contents = list({row.fingerprint for row in sets.values()})
     of = of_contents(ask, contents)
     copies = present(of, folders)
-    away = {content for content, found in of.items() if any(away(row, folders) for row in found)}
+    away = {content for content, found in of.items() if any(is_away(row, folders) for row in found)}
     astray = len(rows) < len(set(ids))
     sound = {id for id, row in sets.items() if theirs(row, copies[row.fingerprint])}
     found: list[Moment] = []
@@ -154,7 +154,7 @@ def present(of: dict[str, list[Any]], folders: RootFolders) -> dict[str, tuple[V
     }
 
 
-def away(video: Any, folders: RootFolders) -> bool:
+def is_away(video: Any, folders: RootFolders) -> bool:
     """Whether a video's row says why it is not shown, and that is true as far as it goes."""
     if video.state == MISSING:
         try:
