@@ -77,8 +77,8 @@ def localize(
         if output == "activitynet":
             print_json(to_activitynet({Path(path).stem: d for path, d in named.items()}))
         else:
-            media = next((video.media for video in found if video.media), None)
-            print(render(named, output, media.avg_fps if media else 25.0), end="")
+            rates = {str(video.path): video.media.avg_fps for video in found if video.media}
+            print(render(named, output, rates), end="")
     if not any(found.values()):
         note("none of these actions was found")
         raise typer.Exit(EXIT_NOTHING)

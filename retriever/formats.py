@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from vsearch.errors import VsearchError
@@ -16,18 +19,22 @@ from vsearch.retriever.actions import Detection
 
 FORMATS = ("activitynet", "csv", "srt", "vtt", "edl")
 
+MOST_EVENTS = 999  # event numbers of CMX 3600 have three digits
+DEFAULT_FPS = 25.0
+_RESERVED = ("AX", "BL")  # reels that mean an auxiliary source and black
+
 Found = Mapping[str, Sequence[Detection]]  # detections by the video's name or path
 
 
-def render(found: Found, fmt: str, fps: float = 25.0) -> str:
+def render(found: Found, fmt: str, rates: Mapping[str, float] | None = None) -> str:
     """Text in one of FORMATS but activitynet. SRT and VTT hold one video. Raises VsearchError.
 
-    fps: that of the video, for the frame numbers of an EDL.
+    rates: frames a second of the videos, for an EDL; of one that is not named there, 25.
     """
     if fmt == "csv":
         return to_csv(found)
     if fmt == "edl":
-        return to_edl(found, fps)
+        return to_edl(found, rates or {})
     if fmt not in ("srt", "vtt"):
         raise VsearchError(f"unknown format {fmt!r}; use {', '.join(FORMATS)}")
     if len(found) != 1:
@@ -80,24 +87,64 @@ def to_vtt(detections: Sequence[Detection]) -> str:
     return "WEBVTT\n" + "".join(cues)
 
 
-def to_edl(found: Found, fps: float) -> str:
-    """CMX 3600, one cut a detection, one after the other on the record side; non-drop-frame timecode."""
-    if not fps > 0:
-        raise VsearchError(f"an EDL needs the frame rate of the video, not {fps}")
+def to_edl(found: Found, rates: Mapping[str, float]) -> str:
+    """CMX 3600, one cut a detection, one after the other on the record side; non-drop-frame timecode.
+
+    A source is counted at its own rate, the record side at the rate of most cuts; where the two differ, an `M2` line
+    says how many of the source's frames a second are played. Raises VsearchError for more cuts than are numbered.
+    """
+    cuts = [(video, d) for video, detections in found.items() for d in _in_time(detections)]
+    if len(cuts) > MOST_EVENTS:
+        raise VsearchError(
+            f"an EDL numbers {MOST_EVENTS} events and no more, and {len(cuts)} intervals were found: raise the "
+            "threshold, or name fewer videos"
+        )
+    for video in dict.fromkeys(video for video, _ in cuts):
+        if not rates.get(video, DEFAULT_FPS) > 0:
+            raise VsearchError(f"an EDL needs frame rates, and that of {video} is not known: leave it out")
+    counted = {video: _counted(rates.get(video, DEFAULT_FPS)) for video, _ in cuts}
+    reels = _reels(counted)
+    (record_fps, _), *_ = Counter(counted[video] for video, _ in cuts).most_common(1) or [(DEFAULT_FPS, 0)]
     lines = ["TITLE: vsearch", "FCM: NON-DROP FRAME", ""]
-    record, number = 0, 0
-    for video, detections in found.items():
-        for d in _in_time(detections):
-            first, last = round(d.start_ms * fps / 1000), round(d.end_ms * fps / 1000)
-            last = max(last, first + 1)
-            number += 1
-            source = f"{_timecode(first, fps)} {_timecode(last, fps)}"
-            target = f"{_timecode(record, fps)} {_timecode(record + last - first, fps)}"
-            lines.append(f"{number:03d}  AX       V     C        {source} {target}")
-            lines.append(f"* FROM CLIP NAME: {_plain(video)}")
-            lines.append(f"* COMMENT: {_plain(d.label)} {d.score:.3f}")
-            record += last - first
+    record = 0
+    for number, (video, d) in enumerate(cuts, start=1):
+        fps = counted[video]
+        first, last = round(d.start_ms * fps / 1000), round(d.end_ms * fps / 1000)
+        last = max(last, first + 1)
+        apart = f"{fps:.1f}" != f"{record_fps:.1f}"
+        length = max(1, round((last - first) * record_fps / fps)) if apart else last - first
+        source = f"{_timecode(first, fps)} {_timecode(last, fps)}"
+        target = f"{_timecode(record, record_fps)} {_timecode(record + length, record_fps)}"
+        lines.append(f"{number:03d}  {reels[video]:<8} V     C        {source} {target}")
+        if apart:
+            lines.append(f"M2   {reels[video]:<8}       {fps:05.1f}                {_timecode(first, fps)}")
+        lines.append(f"* FROM CLIP NAME: {_plain(PurePath(video).name)}")
+        lines.append(f"* SOURCE FILE: {_plain(video)}")
+        lines.append(f"* COMMENT: {_plain(d.label)} {d.score:.3f}")
+        record += length
     return "\n".join(lines) + "\n"
+
+
+def _counted(fps: float) -> float:
+    """The rate that timecode counts a source at: two digits hold no more than 99, so of faster ones every second
+    frame, or fourth …"""
+    while round(fps) > 99:
+        fps /= 2
+    return fps
+
+
+def _reels(videos: Iterable[str]) -> dict[str, str]:
+    """A reel's name for each video: eight capital letters and digits at most, none twice."""
+    reels: dict[str, str] = {}
+    for video in videos:
+        name = re.sub("[^A-Z0-9]", "", PurePath(video).stem.upper())[:8] or "REEL"
+        taken, number = set(reels.values()), 1
+        reel = name
+        while reel in taken or reel in _RESERVED:
+            reel = f"{name[: 8 - len(str(number))]}{number}"
+            number += 1
+        reels[video] = reel
+    return reels
 
 
 def _in_time(detections: Sequence[Detection]) -> list[Detection]:
