@@ -48,7 +48,7 @@ from vsearch.retriever.actions.localize import REJECT, background_from, localize
 from vsearch.retriever.actions.proposals import Proposals, select
 from vsearch.retriever.actions.videos import embed_actions, vocabulary
 
-EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0)
+EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0, overlapping=True)
 Maker = Callable[[str], Proposals]  # proposals of a video by name
 SPLITS, GROUPS = 10, 10
 

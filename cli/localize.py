@@ -48,6 +48,9 @@ def localize(
     per_class: Annotated[int, typer.Option(min=1, help="At most so many intervals a name and video.")] = 20,
     per_video: Annotated[int, typer.Option(min=1, help="At most so many intervals a video.")] = 100,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely.")] = 0.5,
+    overlapping: Annotated[
+        bool, typer.Option("--all", help="Overlapping intervals of a name too, as for scoring.")
+    ] = False,
     output: Annotated[
         str, typer.Option("--format", help="table, activitynet (JSON), csv, srt, vtt or edl.")
     ] = "table",
@@ -66,7 +69,7 @@ def localize(
     learned = kept_vocabulary(library, vocabulary) if vocabulary and not actions else None
     names = list(learned.names) if learned else named_actions(actions, vocabulary)
     with open_videos(paths or [], library, device) as (opened, videos):
-        limits, maker = Limits(per_class, per_video, threshold), _maker(proposals)
+        limits, maker = Limits(per_class, per_video, threshold, overlapping), _maker(proposals)
         found = Session.of(opened, device).localize(
             videos, names, limits=limits, maker=maker, learned=learned
         )

@@ -3,13 +3,15 @@
 Two stages (Efficient-Prompt, section on localization): class-agnostic proposals, then the mean of the dense
 features inside each against the names' text vectors. A score becomes comparable between names by its place among
 the scores of unrelated footage ("background"), and an interval gains by being one of the video's better proposals.
-Then soft-NMS (Bodla et al. 2017, Gaussian) within each name; names may overlap.
+Then, within each name, intervals that lie apart; or all of them after soft-NMS (Bodla et al. 2017, Gaussian), for
+scoring. Names may overlap.
 
 The constants were chosen on the training videos of `benchmarks/localization.py` with the built-in model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.maths import normalise, tiou
-from vsearch.retriever.actions.proposals import Floats, Ints, Proposals, Timeline
+from vsearch.retriever.actions.proposals import Floats, Ints, Proposals, Timeline, suppress
 
 WORTH = 2.0  # weight of a proposal's score, as the logarithm of its ratio to GOOD times the mean
 GOOD = 1.5
 WORTH_RANGE = (-2.0, 0.5)  # below REJECT / WORTH: the best proposal is no evidence of an action
 REJECT = 1.5  # deviations above unrelated footage where a name becomes as likely as not
 RIVALRY = 1.0  # how much a name yields where another fits better
+ALIKE = 1.0  # log-odds: intervals of one name that touch and differ by less are one
 SIGMA = 0.3  # soft-NMS: a neighbour of overlap o keeps exp(-o^2 / SIGMA) of its score
 FEWEST_REFERENCES = 40  # windows; with less, the model's own calibration says what unrelated footage scores
 LABELS_PER_PROPOSAL = 3
@@ -42,11 +45,13 @@ class Detection:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many detections a video gives at most, and how good they must be."""
+    """How many detections a video gives at most, and how good they must be. `overlapping`: for scoring, those too that
+    share time with a better one of their name."""
 
     per_class: int = 50
     per_video: int = 200
     least_score: float = 0.5
+    overlapping: bool = False
 
 
 DEFAULT_LIMITS = Limits()
@@ -81,11 +86,12 @@ def localize(
     bounds = np.stack([proposals.start_ms, proposals.end_ms], axis=1)
     for c, name in enumerate(names):
         own = np.flatnonzero((scores[:, c] >= floor) & (scores[:, c] >= limits.least_score))
-        kept, decayed = soft_nms(bounds[own], scores[own, c], limits.least_score, limits.per_class)
-        found += [
-            Detection(int(bounds[own[k], 0]), int(bounds[own[k], 1]), name, float(score))
-            for k, score in zip(kept, decayed, strict=True)
-        ]
+        if limits.overlapping:
+            kept, decayed = soft_nms(bounds[own], scores[own, c], limits.least_score, limits.per_class)
+            intervals = [(*bounds[own[k]].tolist(), score) for k, score in zip(kept, decayed, strict=True)]
+        else:
+            intervals = apart(bounds[own], scores[own, c])[: limits.per_class]
+        found += [Detection(start, end, name, score) for start, end, score in intervals]
     found.sort(key=lambda d: (-d.score, d.start_ms, d.end_ms, d.label))
     return found[: limits.per_video]
 
@@ -127,6 +133,31 @@ def background_of_model(calibration: Mapping[str, Any] | None, classes: int) -> 
         low, middle = (float(np.interp(q, quantiles["q"], quantiles["score"])) for q in (0.16, 0.5))
     one = np.ones(classes, dtype=np.float32)
     return Background(middle * one, max(middle - low, 1e-3) * one)
+
+
+def apart(bounds: Ints, scores: Floats) -> list[tuple[int, int, float]]:
+    """Of (N, 2) intervals those that neither overlap nor touch: start, end and score, best first.
+
+    Of two that overlap the better stays. Two that touch become one when they are about as likely; else the better stays.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept = order[suppress(bounds[order], 0.0, len(order))]
+    found: list[tuple[int, int, float]] = []
+    for i in kept[np.argsort(bounds[kept, 0])]:
+        (start, end), score = bounds[i].tolist(), float(scores[i])
+        if found and found[-1][1] == start:
+            before = found.pop()
+            if abs(_log_odds(score) - _log_odds(before[2])) <= ALIKE:
+                start, score = before[0], max(score, before[2])
+            elif score < before[2]:
+                start, end, score = before
+        found.append((start, end, score))
+    return sorted(found, key=lambda each: (-each[2], each[0]))
+
+
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, 1e-9), 1 - 1e-9)
+    return math.log(p / (1 - p))
 
 
 def soft_nms(bounds: Ints, scores: Floats, least: float, number: int) -> tuple[list[int], list[float]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.media import write_video
 from vsearch.errors import VsearchError
@@ -26,7 +29,7 @@ from vsearch.retriever.actions import (
     propose,
 )
 from vsearch.retriever.actions import videos as actions
-from vsearch.retriever.actions.localize import Background, background_from, localize, soft_nms
+from vsearch.retriever.actions.localize import Background, apart, background_from, localize, soft_nms
 
 DIM = 24
 NAMES = ["archery", "surfing", "piano"]
@@ -73,6 +76,46 @@ def test_two_actions_at_once_are_both_found() -> None:
     found = localize(line, propose(line), NAMES, TEXTS, BACKGROUND)
     spans = {d.label: (d.start_ms, d.end_ms) for d in reversed(found)}
     assert spans == {"archery": (9750, 17_750), "surfing": (9750, 17_750)}
+
+
+def test_intervals_of_one_name_neither_overlap_nor_touch() -> None:
+    # Shots of one action that differ, as a camera moves: proposals are nested.
+    shots = np.concatenate([frames((0, 12)) + frames((kind, 12), seed=kind) for kind in (10, 11, 12)])
+    scene = np.concatenate([frames((9, 20)), shots, frames((8, 20))])
+    line = Timeline.of(scene, np.arange(len(scene), dtype=np.int64) * 500, 500 * len(scene))
+    everything = localize(line, propose(line), NAMES, TEXTS, BACKGROUND, Limits(overlapping=True))
+    inside = [d for d in everything if d.label == "archery"]
+    assert any(a.start_ms < b.end_ms and b.start_ms < a.end_ms for a in inside for b in inside if a != b)
+    (whole,) = localize(line, propose(line), NAMES, TEXTS, BACKGROUND)
+    assert (whole.label, whole.start_ms, whole.end_ms) == ("archery", 9750, 27_750)
+
+
+def test_intervals_that_touch_become_one_or_the_better() -> None:
+    bounds = np.array([[0, 10], [10, 20], [30, 40], [40, 50], [2, 8], [60, 70], [71, 80]])
+    scores = np.array([0.8, 0.7, 0.6, 0.9, 0.75, 0.55, 0.65], np.float32)
+    assert [(start, end) for start, end, _ in apart(bounds, scores)] == [
+        (40, 50),
+        (0, 20),
+        (71, 80),
+        (60, 70),
+    ]
+    assert [score for _, _, score in apart(bounds, scores)] == pytest.approx([0.9, 0.8, 0.65, 0.55])
+
+
+INTERVALS = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(1, 20), st.floats(0, 1, width=32)), max_size=12
+)
+
+
+@given(INTERVALS)
+def test_whatever_is_proposed_lies_apart_in_the_end(found: list[tuple[int, int, float]]) -> None:
+    bounds = np.array([(start, start + length) for start, length, _ in found], np.int64).reshape(-1, 2)
+    scores = np.array([score for *_, score in found], np.float32)
+    kept = sorted(apart(bounds, scores))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(kept))
+    assert bool(kept) == bool(found)
+    if found:
+        assert max(score for *_, score in kept) == pytest.approx(float(scores.max()))
 
 
 def test_limits_hold() -> None:
@@ -284,6 +327,17 @@ def test_localize_and_classify_as_a_user_runs_them(tmp_path: Path, tiny_model: P
     assert done.returncode == 0, done.stderr
     (entries,) = json.loads(done.stdout)["results"].values()
     assert {entry["label"] for entry in entries} == {"archery", "surfing"}
+    longest = [
+        "localize",
+        folder / "two" / "1.mp4",
+        "--actions",
+        "archery",
+        "--threshold",
+        0,
+        "--format",
+        "csv",
+    ]
+    assert vsearch(*longest).stdout.count("archery") < vsearch(*longest, "--all").stdout.count("archery")
     done = vsearch("localize", clip, "--actions", "archery", "--threshold", "0", "--format", "srt")
     assert done.stdout.startswith("1\n00:00"), done.stderr
     assert "█" in vsearch("localize", "--vocabulary", "thumos14", "--threshold", "0").stdout
