@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.files import TEMPORARY, abandoned, new_file, put_in_place
@@ -30,7 +31,13 @@ _CHECKED = 1024  # records checked at a time: what stays in the processor's cach
 # Files of this process by row, path, inode, size and times: whether every byte is as it was written. Hashing takes 0.6 to
 # 1.8 ms a megabyte, once; 200 candidates of two minutes each have 50 MB.
 _checked: dict[tuple[object, ...], bool] = {}
-_reading_header = threading.Lock()  # NumPy reads it with `ast`, which threads can upset
+_checking = threading.Lock()  # a file is checked once, however many ask for it
+# NumPy's format 1.0, as it writes our records. NumPy itself would read it with `ast`, which fails in threads.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?s:..){'descr': \[\('time_ms', '<i8'\), \('vector', '<f2', \((\d{1,6}),\)\)\], "
+    rb"'fortran_order': False, 'shape': \((\d{1,15}),\), } *\n"
+)
+_HEADER_BYTES = 1024  # more than it ever has
 
 
 class FrameStore:
@@ -94,15 +101,15 @@ class FrameStore:
             # Read before it is mapped, too: where the disk fails that is an error, in mapped memory a killed process.
             found = path.stat()
             key = (stored, path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            if key not in _checked:
-                _checked[key] = found.st_size == stored.bytes and self.sound(stored)
+            with _checking:
+                if key not in _checked:
+                    _checked[key] = found.st_size == stored.bytes and self.sound(stored)
             if not _checked[key]:
                 raise ValueError("content")
-            with _reading_header:
-                records = np.load(path, mmap_mode="r", allow_pickle=False)
-            if records.dtype != _record(stored.dim) or records.shape != (stored.count,):
-                raise ValueError("shape")
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            with open(path, "rb") as file:
+                begin = _begin(file, stored.dim, stored.count)
+                records = np.memmap(file, _record(stored.dim), "r", begin, (stored.count,))
+        except (OSError, ValueError) as error:
             raise DamagedFramesError(
                 f"The stored frames {path.name} are missing or damaged: run `vsearch verify --repair`."
             ) from error
@@ -111,21 +118,18 @@ class FrameStore:
     def description(self, name: str) -> dict[str, Any]:
         """What a sound file says of its frames: `count`, `dim` and `bytes`, and in files of today also `fingerprint`,
         `backbone`, `fps` and what `put` was told. Raises LibraryError when it cannot be read."""
-        import numpy as np
-
         path = self.path(name)
         try:
-            records = np.load(path, mmap_mode="r", allow_pickle=False)
             with open(path, "rb") as file:
-                file.seek(records.offset + records.nbytes)
+                dim, count, begin = _header(file)
+                end = begin + count * _record(dim).itemsize
+                size = os.stat(file.fileno()).st_size
+                if size < end:
+                    raise ValueError("cut short")
+                file.seek(end)
                 told = file.read()
-            found = {
-                "count": len(records),
-                "dim": records.dtype["vector"].shape[0],
-                "bytes": path.stat().st_size,
-            }
-            return found | (json.loads(told) if told else {})
-        except (OSError, ValueError, EOFError, SyntaxError, LookupError, TypeError) as error:
+            return {"count": count, "dim": dim, "bytes": size} | (json.loads(told) if told else {})
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise LibraryError(f"The stored frames {path.name} are damaged.") from error
 
     def told(self, name: str) -> dict[str, Any]:
@@ -147,12 +151,7 @@ class FrameStore:
         last = np.iinfo(np.int64).min
         try:
             with open(self.path(stored.name), "rb") as file:
-                if np.lib.format.read_magic(file) != (1, 0):
-                    return False
-                np.lib.format.read_array_header_1_0(file)
-                begin = file.tell()
-                file.seek(0)
-                digest.update(file.read(begin))
+                digest.update(file.read(_begin(file, stored.dim, stored.count)))
                 rest = stored.count
                 while rest > 0 and (block := file.read(min(rest, _CHECKED) * kind.itemsize)):
                     digest.update(block)
@@ -164,7 +163,7 @@ class FrameStore:
                     last = times[-1]
                     rest -= len(records)
                 digest.update(file.read())
-        except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError):
+        except (OSError, ValueError, OverflowError):
             return False
         return digest.hexdigest() == stored.name
 
@@ -179,6 +178,23 @@ class FrameStore:
 
 _LINE = 8192  # bytes that hold what stands behind the records
 _EXPONENT = 0x7C00  # all ones in float16: not finite
+
+
+def _header(file: BinaryIO) -> tuple[int, int, int]:
+    """Dimension, number of records, and where these begin; `file` is at its start again. Raises ValueError, OSError."""
+    found = _HEADER.match(file.read(_HEADER_BYTES))
+    file.seek(0)
+    if found is None:
+        raise ValueError("not the header of frames")
+    return int(found[1]), int(found[2]), found.end()
+
+
+def _begin(file: BinaryIO, dim: int, count: int) -> int:
+    """Where so many records begin. Raises ValueError when the file has others, OSError."""
+    *had, begin = _header(file)
+    if had != [dim, count]:
+        raise ValueError("other frames")
+    return begin
 
 
 def _record(dim: int) -> np.dtype[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library import Library, Scan
 from vsearch.library.catalogue import Reading, open_reading
+from vsearch.library.frames import FrameStore
 from vsearch.library.index.view import id_check
-from vsearch.records import EncoderInfo, FoundFile, MediaInfo, NewMoment, Video
+from vsearch.records import EncoderInfo, FoundFile, MediaInfo, NewMoment, StoredFrames, Video
 from vsearch.retriever.actions import dense_timeline_of, localize_videos
 from vsearch.retriever.actions.classify import classify
 from vsearch.retriever.answer import Scored
@@ -340,3 +343,50 @@ def test_a_deleted_head_is_a_sentence(tmp_path: Path) -> None:
     spec = {"model": "none", "head": {"checkpoint": str(tmp_path / "heads" / "gone")}}
     with pytest.raises(LibraryError, match="trained head of is missing"):
         matching_encoder(EncoderInfo(1, "x", "bb", "of", spec))
+
+
+def test_frames_are_read_in_threads_without_the_parser_that_threads_can_upset(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upset(*arguments: object) -> None:
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr("vsearch.library.frames._checked", {})
+    with Library.open(place) as library:
+        with monkeypatch.context() as patch:
+            patch.setattr("ast.literal_eval", upset)
+            stored = library.frame_set_of(video(library, NAMES[0]), "bb")
+            assert stored is not None
+            assert len(library.frames(stored.id).times_ms) == FRAMES
+            assert library.frame_store.sound(stored.frames)
+            assert library.frame_store.description(stored.frames.name)["count"] == FRAMES
+        assert len(np.load(library.frame_store.path(stored.frames.name))) == FRAMES  # NumPy alone can
+
+
+def test_a_file_of_frames_is_checked_once_however_many_ask(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    both = threading.Barrier(2)
+
+    def sound(self: FrameStore, stored: StoredFrames) -> bool:
+        checked.append(stored.name)
+        time.sleep(0.2)  # the other one comes
+        return really(self, stored)
+
+    def ask() -> None:
+        both.wait()
+        library.frames(stored.id)
+
+    really = FrameStore.sound
+    monkeypatch.setattr("vsearch.library.frames._checked", {})
+    monkeypatch.setattr(FrameStore, "sound", sound)
+    with Library.open(place) as library:
+        stored = library.frame_set_of(video(library, NAMES[0]), "bb")
+        assert stored is not None
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert checked == [stored.frames.name]
