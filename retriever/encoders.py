@@ -16,24 +16,23 @@ if TYPE_CHECKING:
     from vsearch.models import Encoder
     from vsearch.records import EncoderInfo
 
-_MOST = 2
-
 
 class NotAtHandError(ModelError):
     """An encoder that takes long to load, where nobody waits for it."""
 
 
 class Encoders:
-    """The encoders used last, by identity. Threads take turns: with `lock` held, one loads or works.
+    """The `most` encoders used last, by identity. Threads take turns: with `lock` held, one loads or works.
 
     `patient` False: what loads slowly is not loaded for a sentence, only noted as `wanted`.
     """
 
-    def __init__(self, device: str = "auto", *, patient: bool = True) -> None:
+    def __init__(self, device: str = "auto", *, patient: bool = True, most: int = 1) -> None:
         self.lock = threading.RLock()
         self.wanted: EncoderInfo | None = None
         self._device = device
         self._patient = patient
+        self._most = most
         self._held: dict[str, Encoder] = {}  # the one used last at the end
         self._slow: set[str] = set()  # identities
 
@@ -42,12 +41,13 @@ class Encoders:
         return bool(self._held)
 
     def at_hand(self, live: EncoderInfo) -> Encoder | None:
-        """One that is loaded, or loads quickly: without torch."""
+        """One that is loaded, or loads quickly: without torch, and for the CPU."""
         with self.lock:
             found = self._held.get(live.identity)
             if found is None and self._device in ("auto", "cpu") and live.identity not in self._slow:
                 from vsearch.models import load_quick_encoder
 
+                self._make_room()
                 found = load_quick_encoder(live.spec)
             if found is None or found.identity != live.identity:
                 self._slow.add(live.identity)
@@ -55,9 +55,21 @@ class Encoders:
             return self._keep(found)
 
     def load(self, live: EncoderInfo) -> Encoder:
-        """However long that takes. Raises ModelError when it cannot be had, LibraryError when its head is gone."""
+        """On the device that was asked for, however long that takes. Raises ModelError when it cannot be had, LibraryError
+        when its head is gone."""
+        from vsearch.models import resolve_devices
+
         with self.lock:
-            return self.at_hand(live) or self._keep(matching_encoder(live, self._device))
+            found = self._held.get(live.identity)
+            device = resolve_devices(self._device)[0]
+            if found is not None and found.backbone.device != device:
+                found = None
+            if found is None and device == "cpu":
+                found = self.at_hand(live)
+            if found is None:
+                self._make_room()
+                found = matching_encoder(live, self._device)
+            return self._keep(found)
 
     def text(self, live: EncoderInfo) -> LazyEncoder:
         """What embeds sentences, and loads the encoder when there is one to embed."""
@@ -73,14 +85,18 @@ class Encoders:
             return (encoder or self.load(live)).embed_texts(texts)
 
     def clear(self) -> None:
-        with self.lock:
-            self._held.clear()
+        """Let go of all of them; does not wait for who works with one."""
+        self._held, self._slow = {}, set()
+
+    def _make_room(self) -> None:
+        """For one more, before it is loaded: memory must not hold both."""
+        while len(held := self._held) >= self._most:
+            held.pop(next(iter(held)), None)
 
     def _keep(self, encoder: Encoder) -> Encoder:
-        self._held.pop(encoder.identity, None)
-        self._held[encoder.identity] = encoder
-        for identity in list(self._held)[:-_MOST]:
-            del self._held[identity]
+        held = self._held
+        held.pop(encoder.identity, None)
+        held[encoder.identity] = encoder
         return encoder
 
 
@@ -97,6 +113,10 @@ class LazyEncoder:
         vectors = self._encoders.embed_texts(self._live, texts)
         self.made.update(zip(texts, vectors, strict=True))
         return vectors
+
+    def of(self, live: EncoderInfo) -> LazyEncoder:
+        """Another library's, or that of the library's other head, from the same encoders."""
+        return self._encoders.text(live)
 
 
 def matching_encoder(live: EncoderInfo, device: str = "auto") -> Encoder:

@@ -157,10 +157,18 @@ def _exactly(line: socket.socket, count: int) -> bytes:
     return b"".join(parts)
 
 
-def _installed() -> list[int]:
-    """When these folders were last written to: an upgrade must not be answered by the code that it replaced."""
+def _installed() -> list[tuple[str, int, int]]:
+    """Every module of what answers, with its size and the time of its writing: an upgrade must not be answered by the
+    code that it replaced."""
     here = Path(__file__).resolve().parent.parent
-    return [(here / room).stat().st_mtime_ns for room in _ROOMS]
+    found = []
+    for folder in (Path(vsearch.__file__).parent, *(here / room for room in _ROOMS)):
+        for at, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(name for name in names if name.endswith(".py")):
+                written = os.stat(os.path.join(at, name))
+                found.append((name, written.st_size, written.st_mtime_ns))
+    return found
 
 
 def _private_folder() -> Path | None:

@@ -24,10 +24,11 @@ from vsearch.retriever.question import Question
 if TYPE_CHECKING:
     from vsearch.library.index import HeldIndex
     from vsearch.retriever.answer import Answer
+    from vsearch.retriever.session import NewSentence
 
 _PATIENCE_S = 2.0  # with one caller; the others wait that long at most
 _BACKLOG = 8
-_INDEXES = 3
+_INDEXES, _ENCODERS = 3, 2  # kept open
 _LET_GO_S = 120.0  # an index not asked for so long is closed: it may keep a disk busy, and memory
 _NOTE_PATIENCE_MS = 20  # while another process writes: the answer must not wait, and the caller notes it then
 
@@ -55,7 +56,8 @@ class Desk:
     def __init__(self, device: str) -> None:
         from vsearch.retriever.encoders import Encoders
 
-        self._encoders = Encoders(device, patient=False)
+        self._unkept: tuple[Path, NewSentence] | None = None
+        self._encoders = Encoders(device, patient=False, most=_ENCODERS)
         self._indexes: dict[
             Path, tuple[HeldIndex, float]
         ] = {}  # and when it was asked for (time.monotonic())
@@ -73,8 +75,7 @@ class Desk:
             with library:
                 live = live_encoder(library)
                 self._index(path).view(library)
-            if encoder:
-                self._encoders.load(live)
+            _ = self._encoders.load(live) if encoder else self._encoders.at_hand(live)
         except Exception:  # the query that works alone says what is wrong
             return False
         return True
@@ -95,10 +96,24 @@ class Desk:
                 found = session.answer(question)
                 if library.damaged:
                     return None, False  # the query says what, to whom it may concern
-                noted = waits() and session.remember(found, _NOTE_PATIENCE_MS)
+                if not waits():
+                    return found, False
+                noted = session.remember(found, _NOTE_PATIENCE_MS)
+                self._unkept = (path, session.unkept) if session.unkept else None
         except Exception:  # a fault of ours, too: the query's own way reports it
             return None, False
         return found, noted
+
+    def keep_unkept(self) -> None:
+        """Have the library remember the sentence that it could not at once, because another process wrote."""
+        from vsearch.library.catalogue import open_reader
+
+        unkept, self._unkept = self._unkept, None
+        if unkept is not None:
+            with contextlib.suppress(Exception):  # it will be embedded again
+                if library := open_reader(unkept[0]):
+                    with library:
+                        unkept[1].keep(library)
 
     def load_wanted(self) -> None:
         """Load the encoder that a question lacked; meanwhile queries do their own work."""
@@ -135,6 +150,7 @@ def _serve(door: socket.socket, desk: Desk, idle_s: float) -> None:
         with line:
             sound = _answer(line, desk)
         if sound:
+            desk.keep_unkept()
             desk.load_wanted()
             until = time.monotonic() + idle_s
 

@@ -20,7 +20,7 @@ from vsearch.errors import LibraryError, VsearchError
 from vsearch.maths import normalise
 from vsearch.retriever.answer import Answer, Hit, Scored
 from vsearch.retriever.calibrate import strength
-from vsearch.retriever.encoders import Encoders, check_head
+from vsearch.retriever.encoders import Encoders, LazyEncoder, check_head
 from vsearch.retriever.rank import (
     EVENT_CONTRAST,
     VideoAnswer,
@@ -221,8 +221,10 @@ def tidied(text: str) -> str:
 
 
 def own_or_given(live: EncoderInfo, given: TextEncoder | None) -> TextEncoder:
-    """The encoder that was given if it is the library's, else the library's."""
-    return given if given is not None and given.identity == live.identity else Encoders().text(live)
+    """The encoder that was given if it is the library's, else the library's, from where the given one comes from."""
+    if given is not None and given.identity == live.identity:
+        return given
+    return given.of(live) if isinstance(given, LazyEncoder) else Encoders().text(live)
 
 
 def check_threshold(threshold: float | None) -> None:

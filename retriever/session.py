@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from vsearch.library.catalogue import Reading
 from vsearch.retriever.encoders import Encoders
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
     from vsearch.retriever.searching import Only
 
 Opened = TypeVar("Opened", bound=Reading)
+
+
+class NewSentence(NamedTuple):
+    """What the library does not remember yet: a sentence, and its vector (D,) by the encoder of that identity."""
+
+    identity: str
+    text: str
+    vector: npt.NDArray[np.float32]
+
+    def keep(self, library: Reading, patience_ms: int = Reading.NOTE_PATIENCE_MS) -> bool:
+        """Have the library remember it, unless another encoder answers by now. False when it is to be tried again."""
+        live = library.live_encoder()
+        if live is None or live.identity != self.identity:
+            return True
+        return library.cache_text(live.id, self.text, self.vector, patience_ms)
 
 
 class Session(Generic[Opened]):
@@ -52,9 +68,7 @@ class Session(Generic[Opened]):
         self._index = index or HeldIndex()
         self.encoders = encoders if encoders is not None else Encoders(device)
         self._close = close
-        self._unkept: tuple[str, str, npt.NDArray[np.float32]] | None = (
-            None  # encoder's identity, sentence, vector
-        )
+        self.unkept: NewSentence | None = None  # what is left of `remember`
 
     @classmethod
     def of(cls, library: Opened, device: str = "auto") -> Session[Opened]:
@@ -67,7 +81,7 @@ class Session(Generic[Opened]):
         from vsearch.library.index import Standing
 
         place = Standing(path)
-        return Session(place.library, device=device, close=place.close)
+        return Session(place.library, device=device, index=place.index, close=place.close)
 
     @property
     def library(self) -> Opened:
@@ -117,7 +131,7 @@ class Session(Generic[Opened]):
                 library, within, text, number=number, threshold=threshold, encoder=reader, cache=keep
             )
         if not keep and not found.cut and reader is not None and found.query in reader.made:
-            self._unkept = reader.identity, found.query, reader.made[found.query]
+            self.unkept = NewSentence(reader.identity, found.query, reader.made[found.query])
         return found
 
     def similar(self, video: Video, time_ms: int, *, number: int = 10, only: Only | None = None) -> Answer:
@@ -136,10 +150,11 @@ class Session(Generic[Opened]):
 
     def vector(self, text: str) -> npt.NDArray[np.float32]:
         """A sentence in the space of moments, (D,) unit length."""
-        from vsearch.retriever.searching import sentence_vector
+        from vsearch.retriever.searching import live_encoder, sentence_vector
 
-        live = self.live
-        return sentence_vector(self.library, live, text, self.encoders.text(live)).vector
+        library = self.library
+        live = live_encoder(library)
+        return sentence_vector(library, live, text, self.encoders.text(live)).vector
 
     def localize(
         self,
@@ -152,10 +167,12 @@ class Session(Generic[Opened]):
     ) -> dict[Video, list[Detection]]:
         """When the named actions happen in each video, best first."""
         from vsearch.retriever.actions import DEFAULT_LIMITS, localize_videos, propose
+        from vsearch.retriever.searching import live_encoder
 
+        library = self.library
         return localize_videos(
-            self.library, videos, names, limits=limits or DEFAULT_LIMITS, maker=maker or propose, learned=learned,
-            encoder=self.encoders.text(self.live),
+            library, videos, names, limits=limits or DEFAULT_LIMITS, maker=maker or propose, learned=learned,
+            encoder=self.encoders.text(live_encoder(library)),
         )  # fmt: skip
 
     def classify(
@@ -168,9 +185,11 @@ class Session(Generic[Opened]):
     ) -> dict[Video, list[Guess]]:
         """The `number` likeliest of the names for each clip."""
         from vsearch.retriever.actions.classify import classify
+        from vsearch.retriever.searching import live_encoder
 
-        encoder = self.encoders.text(self.live)
-        return classify(self.library, videos, names, learned=learned, number=number, encoder=encoder)
+        library = self.library
+        encoder = self.encoders.text(live_encoder(library))
+        return classify(library, videos, names, learned=learned, number=number, encoder=encoder)
 
     def answer(self, question: Question) -> Answer:
         """To a question as a record; what it leaves to be noted is for `remember`."""
@@ -182,23 +201,19 @@ class Session(Generic[Opened]):
             question.text, number=question.number, threshold=question.threshold, within=within, keep=False
         )
 
-    def remember(self, given: Answer, patience_ms: int | None = None) -> bool:
-        """Note the hits for the commands that follow, and the sentence if it was new. Waits 200 ms (or `patience_ms`) at
-        most for another process that writes, and never fails. Whether the hits are noted."""
-        library = self.library
+    def remember(self, given: Answer, patience_ms: int = Reading.NOTE_PATIENCE_MS) -> bool:
+        """Note the hits for the commands that follow, and the sentence if it was new. Waits `patience_ms` at most for
+        another process that writes, and never fails. Whether the hits are noted; a sentence that is not stays `unkept`."""
+        library, until = self.library, time.monotonic() + patience_ms / 1000
         value = json.dumps([[hit.path, hit.start_ms, hit.end_ms] for hit in given.hits])
-        noted = library.remember(LAST_HITS, value, *([] if patience_ms is None else [patience_ms]))
-        unkept, self._unkept = self._unkept, None
-        if noted and unkept is not None and unkept[1] == given.query:
-            live = library.live_encoder()
-            if live is not None and live.identity == unkept[0]:
-                library.cache_text(live.id, *unkept[1:])
+        noted = library.remember(LAST_HITS, value, patience_ms)
+        new = self.unkept if self.unkept is not None and self.unkept.text == given.query else None
+        if new is None or new.keep(library, max(0, round(1000 * (until - time.monotonic())))):
+            self.unkept = None
         return noted
 
     def close(self) -> None:
         """Let go of everything; a further question opens it again, where that can be."""
-        from vsearch.library.index import HeldIndex
-
-        self._close()
-        self._index = HeldIndex()
         self.encoders.clear()
+        self._index.let_go()
+        self._close()

@@ -17,6 +17,7 @@ from tests.retriever.test_search import add_video
 from vsearch.errors import LibraryError
 from vsearch.library import Library
 from vsearch.library.catalogue import reading
+from vsearch.library.index import IndexView
 from vsearch.models import ZeroShotHead, load_quick_encoder
 from vsearch.records import FoundFile, MediaInfo, NewMoment
 from vsearch.retriever import Answer
@@ -71,6 +72,10 @@ def test_a_library_deleted_and_made_again_is_noticed(tmp_path: Path) -> None:
         shutil.rmtree(place)
         with pytest.raises(LibraryError, match="no library at"):
             library.search("the thing")
+        gc.collect()
+        assert not [
+            each for each in gc.get_objects() if isinstance(each, IndexView)
+        ]  # its memory is given back
         made(place, "two.mp4")  # its generation has the number that the first one had
         assert names_of(library.search("the thing")) == {"two.mp4"}
 

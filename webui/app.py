@@ -34,9 +34,9 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.previews.close()
         app.state.jobs.close()
         app.state.session.close()
-        app.state.previews.close()
 
     app = FastAPI(
         title="vsearch",

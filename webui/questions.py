@@ -80,14 +80,13 @@ class Visitors:
         """Remember what an uploaded picture or short clip looks like; gives the token to ask with."""
         from vsearch.webui.uploads import frames_of, look_of
 
-        live = self._session.live
         encoder = self._session.encoder()
         frames, times_ms = frames_of(file, encoder.backbone.preprocess)  # others may ask meanwhile
         with self._session.encoders.lock:
             vector = look_of(encoder, frames, times_ms)
         token = secrets.token_urlsafe(18)
         with self._mutex:
-            self._looks[token] = (live.identity, vector)
+            self._looks[token] = (encoder.identity, vector)
             while len(self._looks) > MAX_LOOKS:
                 self._looks.popitem(last=False)
         return token

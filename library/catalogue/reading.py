@@ -66,7 +66,6 @@ INDEX_AGAIN = "run `vsearch index`"
 _log = logging.getLogger(__name__)
 _CACHED_TEXTS = 10_000
 _warned: set[str] = set()  # what this process has reported
-NOTE_PATIENCE_MS = 200  # a query does not wait for an indexing run to note what it found
 
 
 class _Snapshot:
@@ -88,6 +87,8 @@ class _Snapshot:
 
 class Reading(ABC):
     """An open library that can be asked."""
+
+    NOTE_PATIENCE_MS = 200  # a query does not wait for an indexing run to note what it found
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -345,12 +346,18 @@ class Reading(ABC):
             )
         return unpacked(encoder_id, text, found[0][0]) if found else None
 
-    def cache_text(self, encoder_id: int, text: str, vector: npt.NDArray[np.float32]) -> None:
+    def cache_text(
+        self,
+        encoder_id: int,
+        text: str,
+        vector: npt.NDArray[np.float32],
+        patience_ms: int = NOTE_PATIENCE_MS,
+    ) -> bool:
         """Remember the vector of a sentence; the oldest are dropped. A cache that cannot be written is no
-        reason to fail a query."""
+        reason to fail a query. Whether it is remembered."""
         values = {"encoder_id": encoder_id, "text": text}
         try:
-            with self._noting(NOTE_PATIENCE_MS) as ask:
+            with self._noting(patience_ms) as ask:
                 ask("DELETE FROM text_vectors WHERE encoder_id = :encoder_id AND text = :text", **values)
                 ask(
                     "INSERT INTO text_vectors (encoder_id, text, vector) VALUES (:encoder_id, :text, :vector)",
@@ -363,6 +370,8 @@ class Reading(ABC):
                 )
         except LibraryError as error:
             _log.debug("query vector not cached: %s", error)
+            return False
+        return True
 
     def remember(self, key: str, value: str, patience_ms: int = NOTE_PATIENCE_MS) -> bool:
         """Keep a short text between commands; like the text cache, never a reason to fail. Whether it is kept."""

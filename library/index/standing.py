@@ -21,7 +21,11 @@ class HeldIndex:
 
     def __init__(self) -> None:
         self._held: tuple[tuple[object, ...], IndexView] | None = None  # its files when it was read
-        self._opening = threading.Lock()  # NumPy reads a map's header with `ast`, which threads can upset
+        self._opening = threading.Lock()  # a generation is read once, however many ask
+
+    def let_go(self) -> None:
+        """Until it is asked for again. Does not wait for who reads one now."""
+        self._held = None
 
     def view(self, library: Reading) -> IndexView:
         """The generation that answers now; used again while its files are untouched.
@@ -30,17 +34,20 @@ class HeldIndex:
         """
         with self._opening:
             generation = library.live_generation()
-            if self._held is None or generation is None or self._held[0] != _files(library, generation):
-                self._held = None  # the next one needs the memory
+            held = self._held
+            if held is None or generation is None or held[0] != _files(library, generation):
+                held = self._held = None  # the next one needs the memory
                 view = library.open_live()
-                self._held = (_files(library, view.generation), view)
-            return self._held[1]
+                held = self._held = (_files(library, view.generation), view)
+            return held[1]
 
 
 class Standing:
-    """The library that lies at a path now: another one when it was deleted and made again. For any number of threads."""
+    """The library that lies at a path now: another one when it was deleted and made again, with its `index`. For any
+    number of threads."""
 
     def __init__(self, path: Path) -> None:
+        self.index = HeldIndex()
         self._path = path
         self._open: tuple[tuple[int, int], Library] | None = (
             None  # the catalogue's file, and what has it open
@@ -68,6 +75,7 @@ class Standing:
     def _let_go(self) -> None:
         if self._open is not None:
             self._open[1].close()
+            self.index.let_go()
         self._open = None
 
 

@@ -236,6 +236,20 @@ def test_beside_a_writer_it_answers_at_once_and_says_that_nothing_is_noted(
     assert found(library, "a dog") == ["a dog"]
 
 
+def test_a_new_sentence_is_kept_though_another_process_wrote_when_it_was_asked(
+    started: Start, make: Callable[..., Path]
+) -> None:
+    library = make("library", "a dog")
+    started(library)
+    with contextlib.closing(sqlite3.connect(library / "catalogue.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked = ask(Question(str(library), NEW, 10))
+        assert (asked.answer is not None, asked.noted) == (True, False)
+        other.execute("COMMIT")  # within the time that a note waits
+    with open_reader(library) as opened:
+        until(lambda: opened.cached_text(opened.live_encoder().id, NEW) is not None)
+
+
 def test_killed_or_stuck_in_the_middle_it_is_not_waited_for(
     started: Start, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +369,29 @@ def test_another_device_version_or_installation_has_another_address(
     monkeypatch.setattr(helper, "_installed", lambda: [1])
     others.add(address_of("auto"))
     assert len({first, *others} - {None}) == 4
+
+
+@pytest.mark.parametrize(
+    "module", ["vsearch/process.py", "retriever/actions/localize.py", "models/mini/__init__.py"]
+)
+def test_a_module_that_is_written_anew_changes_the_address(
+    module: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "vsearch/__init__.py",
+        "retriever/helper.py",
+        *(f"{room}/a.py" for room in helper._ROOMS),
+        module,
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr("vsearch.__file__", str(tmp_path / "vsearch" / "__init__.py"))
+    monkeypatch.setattr(helper, "__file__", str(tmp_path / "retriever" / "helper.py"))
+    first = address_of("auto")
+    (tmp_path / "retriever" / "__pycache__").mkdir()
+    assert address_of("auto") == first
+    (tmp_path / module).write_text("newer")
+    assert address_of("auto") != first
 
 
 @pytest.mark.slow
