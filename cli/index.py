@@ -48,7 +48,10 @@ def index(
         bool, typer.Option("--resample", help="With --fps: decode what the library has anew at that rate.")
     ] = False,
     device: Annotated[
-        str, typer.Option(help="auto (the first GPU, else cpu), cpu, cuda:N, or several: cuda:0,cuda:1.")
+        str,
+        typer.Option(
+            help="auto (the first CUDA GPU, else cpu), cpu, cuda:N, mps (Apple), or several: cuda:0,cuda:1."
+        ),
     ] = "auto",
     decoder: Annotated[
         str, typer.Option(help="auto, pyav, decord, or nvdec (on a GPU, with torchcodec).")

@@ -133,7 +133,8 @@ class Lanes:
         self.frames_together = backbones[0].frames_together
         for backbone in backbones:
             backbone.arrange()
-        count = lanes() if backbones[0].device == "cpu" else LANES * len(backbones)
+        device = backbones[0].device
+        count = lanes() if device == "cpu" else len(backbones) * (LANES if device.startswith("cuda") else 1)
         self._free: SimpleQueue[Lane] = SimpleQueue()  # a lane for each thread
         for i in range(count):
             self._free.put(Lane(backbones[i % len(backbones)]))

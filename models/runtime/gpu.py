@@ -87,7 +87,10 @@ def enough_memory(device: str, wanted: str) -> Iterator[None]:
         yield
     except Exception as error:
         torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.cuda.OutOfMemoryError):
+        if torch is None or not (
+            isinstance(error, torch.cuda.OutOfMemoryError)
+            or (isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error))
+        ):
             raise
         raise ModelError(
             f"{device} has too little free memory for {wanted}; give a smaller --batch-size, or another --device"

@@ -61,7 +61,7 @@ def train(
     options: TrainOptions, report: Report = lambda line: None,
 ) -> Trained:  # fmt: skip
     """Train on `data`, whose clips `frames` must all know. Raises VsearchError when that cannot work."""
-    accelerator = _accelerator(options)
+    accelerator = _accelerator(options, backbone.device)
     torch.manual_seed(options.seed)
     training, validation = hold_out(data.clips, options.validation_share)
     classes = data.labels if is_recognition(data.clips) else []
@@ -113,7 +113,7 @@ def hold_out(clips: Sequence[Clip], share: float) -> tuple[list[Clip], list[Clip
     return training, [clip for clip in clips if clip.video in held]
 
 
-def _accelerator(options: TrainOptions) -> Any:
+def _accelerator(options: TrainOptions, device: str) -> Any:
     try:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
@@ -121,11 +121,13 @@ def _accelerator(options: TrainOptions) -> Any:
         raise VsearchError(
             "training needs accelerate; install it with `pip install 'vsearch[train]'`"
         ) from fault
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)
     return Accelerator(
         mixed_precision=options.precision,
         gradient_accumulation_steps=options.accumulate,
         step_scheduler_with_optimizer=False,
-        cpu=not torch.cuda.is_available(),
+        cpu=device == "cpu",
         # parts that cannot learn in a step, as behind zero convolutions, would stop DDP
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

@@ -195,3 +195,10 @@ def test_a_picture_that_stays_is_encoded_once(gathered: int, monkeypatch: pytest
     together = Slow(frames_together=2)
     assert results([*events[:2], *events[3:], done(0)], together)[0][0][:, 0].tolist() == shown
     assert sum(together.batches) == len(shown)
+
+
+def test_an_apple_gpu_is_given_one_batch_at_a_time() -> None:
+    backbone = Slow(0.05)
+    backbone.device = "mps"
+    results([chunk(0, 0, 16), done(0)], backbone)
+    assert backbone.most_at_once == 1

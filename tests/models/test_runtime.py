@@ -19,7 +19,7 @@ from tests.media import picture
 from vsearch.errors import ModelError
 from vsearch.models import Backbone, Preprocess, load_backbone
 from vsearch.models.backbone import MINI_DIR
-from vsearch.models.runtime import Towers, write_towers
+from vsearch.models.runtime import Towers, enough_memory, write_towers
 from vsearch.models.runtime.bpe import Tokenizer
 
 SENTENCES = [
@@ -209,3 +209,13 @@ def variant(model: Path, tmp_path: Path, changed: dict[str, Any]) -> Path:
     config["preprocess_cfg"] = changed.get("preprocess_cfg", {})
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
+
+
+def test_memory_that_an_apple_gpu_lacks_is_told_in_a_sentence() -> None:
+    with (
+        pytest.raises(ModelError, match="too little free memory for 8 frames"),
+        enough_memory("mps", "8 frames"),
+    ):
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).")
+    with pytest.raises(RuntimeError, match="other"), enough_memory("mps", "8 frames"):
+        raise RuntimeError("other")

@@ -23,7 +23,7 @@ from vsearch.models.training import TrainOptions, ZipFrames, cached_vectors, pic
 from vsearch.models.training.datasets import Clip, Dataset, read_dataset
 from vsearch.models.training.evaluate import evaluate
 from vsearch.models.training.samples import Samples, collate
-from vsearch.models.training.train import hold_out, train
+from vsearch.models.training.train import _accelerator, hold_out, train
 
 pytest.importorskip("accelerate", reason="training is an extra")
 
@@ -283,3 +283,16 @@ def test_the_command_line_refuses_testing_on_what_was_trained(
     assert "belongs to another protocol" in refused.stderr
     plain = vsearch("eval", *common, "--split", "1k-A", "--checkpoint", tmp_path / "run")
     assert plain.stdout.splitlines()[1].startswith("t2v")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_a_run_computes_where_its_backbone_is(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import accelerate
+
+    asked: list[bool] = []
+    monkeypatch.setattr(accelerate, "Accelerator", lambda cpu, **others: asked.append(cpu))
+    monkeypatch.setattr(
+        torch.cuda, "is_available", lambda: device != "mps"
+    )  # also one that is not to be used
+    _accelerator(TrainOptions(), device)
+    assert asked == [device == "cpu"]
