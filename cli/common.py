@@ -137,7 +137,7 @@ def short_path(path: str | Path) -> str:
     """Relative to the working directory when that is shorter."""
     try:
         relative = os.path.relpath(path)
-    except (ValueError, OSError):  # another drive on Windows; a working directory that was deleted
+    except OSError:  # a working directory that was deleted
         return str(path)
     return relative if len(relative) < len(str(path)) else str(path)
 

@@ -50,8 +50,7 @@ def new_file(folder: Path, *, sync: bool = True) -> Iterator[tuple[HashingFile, 
     with disk_errors(folder):
         make_folder(folder)
         temporary = folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-        handle = os.open(temporary, flags, mode_like(folder) & 0o666)
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode_like(folder) & 0o666)
     try:
         with disk_errors(folder), open(handle, "wb") as file:
             yield HashingFile(file), temporary

@@ -54,7 +54,6 @@ from vsearch.records import (
     Generation,
     LibrarySummary,
     MediaInfo,
-    Moment,
     NewMoment,
     Recorded,
     StoredFrames,
@@ -362,12 +361,6 @@ class Library(Reading):
             row = session.get(EncoderRow, id) if id is not None else None
             row = row or session.scalars(select(EncoderRow).order_by(EncoderRow.id.desc())).first()
             return None if row is None else to_encoder(row, self.path)
-
-    def moments_of(self, video: Video, encoder_id: int) -> list[Moment]:
-        """A video's moments for an encoder, in time order."""
-        with self._catalogue.read() as session:
-            ids = queries.moment_ids_of(session, video, encoder_id)
-        return self.moments(ids)
 
     def poster(self, fingerprint: str) -> Path | None:
         """The JPEG poster of a content."""

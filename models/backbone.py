@@ -207,8 +207,8 @@ def load_backbone(name: str = "mini", device: str = "auto", identity: str | None
     """
     device = resolve_device(device)
     if device == "cpu" and (towers := exported_towers(name, identity)):
-        return Backbone.exported(name, towers, lambda: _load(name, "cpu"))
-    return _load(name, device)
+        return Backbone.exported(name, towers, lambda: load_weights(name, "cpu"))
+    return load_weights(name, device)
 
 
 def exported_towers(name: str, identity: str | None = None) -> Towers | None:
@@ -222,7 +222,8 @@ def exported_towers(name: str, identity: str | None = None) -> Towers | None:
     return kept_towers(identity)
 
 
-def _load(name: str, device: str) -> Backbone:
+def load_weights(name: str, device: str) -> Backbone:
+    """As `load_backbone`, with torch and open_clip whether its towers are exported or not."""
     with _quiet(), enough_memory(device, "this model"):
         return load_mini(device=device) if name == "mini" else _load_open_clip(name, device)
 
@@ -243,7 +244,7 @@ def outline(name: str) -> torch.nn.Module:
             )
     except Exception:  # what cannot be built so is loaded, or says why it cannot be
         with torch.device("cpu"):
-            return _load(name, "cpu").clip.to("meta")
+            return load_weights(name, "cpu").clip.to("meta")
 
 
 def resolve_device(device: str) -> str:

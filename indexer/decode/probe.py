@@ -48,14 +48,6 @@ _ASF_PROTECTED = (  # content encryption objects (ASF specification, 3.14 and 3.
 )
 
 
-def sniff_container(path: Path) -> str | None:
-    """The container that a file's first bytes show, as the name of an FFmpeg demuxer; None: none of ours.
-
-    Raises OSError.
-    """
-    return container_of(read_head(path))
-
-
 def open_video(
     path: Path, max_pixels: int, part: Part | None = None
 ) -> tuple[InputContainer, VideoStream, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from vsearch.records import (
     PRESENT,
     FrameSetInfo,
     LibrarySummary,
-    Video,
 )
 
 SAMPLING_RATE = "fps"  # in meta
@@ -90,20 +88,6 @@ def sampled_otherwise(session: Session, backbone: str, fps: float) -> tuple[int,
 def contents_with_frames(session: Session, backbone: str) -> set[str]:
     """Fingerprints with frames of this backbone at any rate."""
     return set(session.scalars(select(FrameSetRow.fingerprint).where(FrameSetRow.backbone == backbone)))
-
-
-def moment_ids_of(session: Session, video: Video, encoder_id: int) -> Sequence[int]:
-    """In time order."""
-    return session.scalars(
-        select(MomentRow.id)
-        .join(FrameSetRow, FrameSetRow.id == MomentRow.frame_set_id)
-        .where(
-            MomentRow.encoder_id == encoder_id,
-            FrameSetRow.fingerprint == video.fingerprint,
-            FrameSetRow.id.in_(current_frame_sets()),
-        )
-        .order_by(MomentRow.start_ms, MomentRow.id)
-    ).all()
 
 
 def frame_sets_without_moments(session: Session, encoder_id: int) -> list[FrameSetInfo]:

@@ -6,7 +6,7 @@ import os
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vsearch.errors import LibraryError
 from vsearch.library.catalogue.connection import Ask
@@ -30,9 +30,6 @@ from vsearch.records import (
     Moment,
     Video,
 )
-
-if TYPE_CHECKING:
-    pass
 
 LIVE = "live_generation"
 _SLACK_MS = 10_000  # that a moment may end behind what its video's file says is its length

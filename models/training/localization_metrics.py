@@ -1,4 +1,4 @@
-"""Scores for localization: mAP by the ActivityNet rules, average recall of proposals, moment retrieval.
+"""Scores for localization: mAP by the ActivityNet rules, average recall of proposals.
 
 AP of a class: its predictions of all videos by falling score; each takes the best-overlapping instance of its
 video that is still free; interpolated precision, area under the curve; classes of the ground truth averaged.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,10 @@ import numpy.typing as npt
 
 from vsearch.errors import VsearchError
 from vsearch.maths import tiou
-from vsearch.models.training.segments import MomentQuery, Prediction, Segment
+from vsearch.models.training.segments import Prediction, Segment
 
 THUMOS_IOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
-ACTIVITYNET_IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # .5 to .95, also QVHighlights'
-MOMENTS_PER_QUERY = 10  # QVHighlights
-# QVHighlights' lengths of windows in seconds, over the first and up to the second
-LENGTHS = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, 150.0)}
+ACTIVITYNET_IOUS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # .5 to .95
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,18 +60,6 @@ class OpenSetResult:
     def deviation(self) -> float:
         """Standard deviation of the average mAP over splits."""
         return float(np.std([split.average for split in self.splits]))
-
-
-@dataclass(frozen=True)
-class MomentResult:
-    """QVHighlights: share of queries whose first window fits at .5 and .7, and mAP; 0..1."""
-
-    queries: int
-    r1_50: float
-    r1_70: float
-    map_50: float
-    map_75: float
-    map_average: float
 
 
 def mean_average_precision(
@@ -138,42 +123,6 @@ def average_recall(
         float(tiou(_bounds([s]), _bounds(by_video[s.video])).max(initial=0.0)) for s in truth
     ]
     return float(np.mean([np.mean(np.asarray(best) >= t) for t in thresholds]))
-
-
-def moment_retrieval(
-    queries: Sequence[MomentQuery],
-    predictions: Mapping[str, Sequence[tuple[float, float, float]]],
-    length: str | None = None,
-) -> MomentResult:
-    """R1@IoU and mAP in QVHighlights' form: predictions[query id] = (start s, end s, score), the best 10 count.
-
-    `length` keeps true windows of one of LENGTHS only, and the queries that have some. A query without
-    predictions scores 0.
-    """
-    low, high = LENGTHS[length] if length else (0.0, math.inf)
-    limits = np.asarray(ACTIVITYNET_IOUS)
-    first, precision = [], []
-    for query in queries:
-        windows = [Segment(query.id, s, e, "") for s, e in query.windows if low < e - s <= high]
-        if not windows:
-            continue
-        given = sorted(
-            (Prediction(query.id, s, e, "", v) for s, e, v in predictions.get(query.id, ())), key=_order
-        )
-        given = given[:MOMENTS_PER_QUERY]
-        first.append(float(tiou(_bounds(given[:1]), _bounds(windows)).max(initial=0.0)))
-        precision.append(_class_ap(windows, given, limits))
-    if not first:
-        raise VsearchError("no query has a true window of that length to evaluate against")
-    ap = np.mean(precision, axis=0)
-    return MomentResult(
-        len(first),
-        float(np.mean(np.asarray(first) >= 0.5)),
-        float(np.mean(np.asarray(first) >= 0.7)),
-        float(ap[ACTIVITYNET_IOUS.index(0.5)]),
-        float(ap[ACTIVITYNET_IOUS.index(0.75)]),
-        float(ap.mean()),
-    )
 
 
 def _class_ap(truth: Sequence[Segment], predictions: Iterable[Prediction], limits: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """Labelled time segments of videos, and the annotation files that hold them.
 
-ActivityNet JSON, THUMOS14 in ActionFormer's form and the flat form of STALE/T3AL (numbers may be strings),
-QVHighlights JSONL, class lists with one name a line. Nothing is fetched.
+ActivityNet JSON, THUMOS14 in ActionFormer's form and the flat form of STALE/T3AL (numbers may be strings), class lists
+with one name a line. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -44,16 +44,6 @@ class AnnotatedVideo:
     segments: tuple[Segment, ...]
 
 
-@dataclass(frozen=True)
-class MomentQuery:
-    """A sentence and the windows (start, end in seconds) of one video that it describes."""
-
-    id: str
-    text: str
-    video: str
-    windows: tuple[tuple[float, float], ...]
-
-
 def read_annotations(path: Path) -> list[AnnotatedVideo]:
     """Videos of an ActivityNet, THUMOS14 or flat JSON file (`.gz` allowed), in file order.
 
@@ -66,25 +56,6 @@ def read_annotations(path: Path) -> list[AnnotatedVideo]:
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise VsearchError(
             f"{path} is not an annotation file of ActivityNet or THUMOS14 ({type(fault).__name__}: {fault})"
-        ) from fault
-
-
-def read_moment_queries(path: Path) -> list[MomentQuery]:
-    """Queries of a QVHighlights JSONL file (`.gz` allowed). Raises VsearchError."""
-    try:
-        rows = [json.loads(line) for line in _text(path).splitlines() if line.strip()]
-        return [
-            MomentQuery(
-                str(row["qid"]),
-                row["query"],
-                row["vid"],
-                tuple((float(start), float(end)) for start, end in row["relevant_windows"]),
-            )
-            for row in rows
-        ]
-    except (ValueError, KeyError, TypeError) as fault:
-        raise VsearchError(
-            f"{path} is not a QVHighlights file with windows ({type(fault).__name__}: {fault})"
         ) from fault
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tests.conftest import Vsearch
+from tests.moments import moments_of
 from tests.shapes import DIRECTIONS, clip
 from tests.towers import write_model
 from vsearch.errors import LibraryError, ModelError
@@ -196,7 +197,7 @@ def test_similar_asks_in_the_space_of_the_head(library: Library, tmp_path: Path,
     """The look of a time is embedded as moments are, so the video that looks the same has it, too, and exactly."""
     adopt(library, checkpoint(tmp_path / "run", model, "efficient-prompt"))
     video = library.find_video("gone/3.mp4")
-    moment = library.moments_of(video, library.live_encoder().id)[1]  # type: ignore[union-attr]
+    moment = moments_of(library, video, library.live_encoder().id)[1]  # type: ignore[union-attr]
     best = search_similar(library, video, (moment.start_ms + moment.end_ms) // 2).hits[0]
     assert Path(best.path).name == "11.mp4"
     assert best.start_ms <= moment.start_ms < moment.end_ms <= best.end_ms  # overlapping moments are one hit
@@ -405,7 +406,7 @@ def test_a_new_library_is_indexed_with_a_head(
         own = trained_encoder(kept, load_backbone(str(model), "cpu"))
         assert live.identity == own.identity
         stored = library.frames(library.frame_set_of(library.videos()[0], live.backbone).id)  # type: ignore[union-attr]
-        (moment, *_) = library.moments_of(library.videos()[0], live.id)
+        (moment, *_) = moments_of(library, library.videos()[0], live.id)
         wanted = own.head.embed_windows(stored.vectors, stored.times_ms, [moment])  # type: ignore[list-item]
         view = library.open_live()
         scores, ids = view.search(wanted, 1)

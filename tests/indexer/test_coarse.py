@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.media import read_barcode, truncated, write_video
+from tests.moments import moments_of
 from vsearch.errors import LibraryError
 from vsearch.indexer import IndexOptions, Progress, index_videos, run
 from vsearch.indexer.decode import DecodeOptions, FrameShape
@@ -223,7 +224,7 @@ def held(path: Path) -> dict[str, Any]:
         }
         for video in library.videos():
             stored = library.frame_set_of(video, encoder.backbone)
-            moments = library.moments_of(video, encoder.id)
+            moments = moments_of(library, video, encoder.id)
             found[video.path.name] = [
                 video.state, video.reason, video.media, video.covered_ms, video.attempts,
                 stored and stored.frames, stored and stored.duration_ms,

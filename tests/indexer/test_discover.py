@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from vsearch.indexer import fingerprint as fingerprints
-from vsearch.indexer.decode.probe import sniff_container
 from vsearch.indexer.discover import find_videos
 from vsearch.indexer.fingerprint import MIB, fingerprint
-from vsearch.indexer.sniff import why_not_video
+from vsearch.indexer.sniff import container_of, read_head, why_not_video
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + bytes(100)
 HEADS = {
@@ -50,9 +49,9 @@ def found_with_warnings(*paths: Path) -> tuple[list[Path], list[tuple[str, str]]
 
 def test_containers_are_known_by_content_whatever_the_name(tmp_path: Path) -> None:
     for container, head in HEADS.items():
-        assert sniff_container(put(tmp_path / f"{container}.jpg", head)) == container
+        assert container_of(read_head(put(tmp_path / f"{container}.jpg", head))) == container
     put(tmp_path / "camera.bin", (bytes(4) + b"\x47" + bytes(187)) * 8)  # .m2ts packets
-    assert sniff_container(tmp_path / "camera.bin") == "mpegts"
+    assert container_of(read_head(tmp_path / "camera.bin")) == "mpegts"
     assert len(found(tmp_path)) == len(HEADS) + 1
 
 

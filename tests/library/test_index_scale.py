@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 import pytest
 
+from tests.moments import moments_of
 from vsearch.errors import LibraryError
 from vsearch.library import Library
 from vsearch.library.index import IndexView
@@ -195,7 +196,7 @@ def test_a_video_comes_and_another_goes_without_a_rebuild(library: Library) -> N
     first = library.live_generation()
     assert first is not None
     away = library.find_video("7.mp4")
-    away_ids = [m.id for m in library.moments_of(away, encoder(library))]
+    away_ids = [m.id for m in moments_of(library, away, encoder(library))]
     old = library.open_live()
     mine = dict(zip(*everything(old), strict=True))[away_ids[0]]
     answers = old.search(mine[None], 10)
@@ -210,7 +211,7 @@ def test_a_video_comes_and_another_goes_without_a_rebuild(library: Library) -> N
     assert library.up_to_date(encoder(library))
     assert not np.isin(away_ids, view.ids).any()
     assert not np.isin(view.search(mine[None], 1_000)[1], away_ids).any()  # all that was nearest is gone
-    new = library.moments_of(library.find_video("new.mp4"), encoder(library))
+    new = moments_of(library, library.find_video("new.mp4"), encoder(library))
     _, found = view.search(embed(fresh, np.empty(0), new), 1)  # type: ignore[arg-type]
     assert found[:, 0].tolist() == [m.id for m in new]
     for cosine in (0.9, 0.25):
@@ -238,7 +239,7 @@ def test_equal_scores_come_in_id_order_across_base_and_added(library: Library) -
     view = library.open_live()
     assert len(view.exact.ids) == EACH
     names = ("same.mp4", "same too.mp4", "same again.mp4")
-    ids = sorted(m.id for n in names for m in library.moments_of(library.find_video(n), encoder(library)))
+    ids = sorted(m.id for n in names for m in moments_of(library, library.find_video(n), encoder(library)))
     query = unit(vectors[:1])
     for k in (1, 7, 2 * EACH, 3 * EACH):
         scores, found = view.search(query, k)

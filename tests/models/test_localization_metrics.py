@@ -22,11 +22,10 @@ from vsearch.models.training.localization_metrics import (
     THUMOS_IOUS,
     average_recall,
     mean_average_precision,
-    moment_retrieval,
     open_set,
     tiou,
 )
-from vsearch.models.training.segments import MomentQuery, Prediction, read_moment_queries
+from vsearch.models.training.segments import Prediction
 
 SHARED = Path(os.environ.get("VSEARCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 needs_annotations = pytest.mark.skipif(
@@ -117,28 +116,6 @@ def test_average_recall_counts_the_best_few_of_each_video() -> None:
     assert average_recall(two, given_, 2, (0.5,)) == 1
     assert average_recall(two, given_, 2, (0.5, 0.6)) == 0.75
     assert average_recall(two, [], 5) == 0
-
-
-def test_moment_retrieval_worked_by_hand() -> None:
-    queries = [
-        MomentQuery("1", "q", "v", ((0, 10), (20, 40))),
-        MomentQuery("2", "q", "v", ((0, 100),)),
-        MomentQuery("3", "q", "v", ((5, 6),)),
-    ]
-    given_ = {"1": [(20, 40, 0.5), (0, 10, 0.4)], "2": [(0, 60, 0.9)]}
-    result = moment_retrieval(queries, given_)
-    assert (result.queries, result.r1_50, result.r1_70) == (3, pytest.approx(2 / 3), pytest.approx(1 / 3))
-    assert (result.map_50, result.map_75) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
-    assert result.map_average == pytest.approx((1 + 0.3) / 3)
-    assert moment_retrieval(queries, given_, "short").queries == 2
-    assert moment_retrieval(queries, given_, "long").r1_50 == 1
-
-
-def test_only_ten_moments_of_a_query_count() -> None:
-    wrong = [(100.0 + i, 101.0 + i, 0.9 - 0.01 * i) for i in range(10)]
-    query = [MomentQuery("1", "q", "v", ((0, 10),))]
-    assert moment_retrieval(query, {"1": [*wrong[:9], (0, 10, 0.1)]}).map_50 == pytest.approx(0.1)
-    assert moment_retrieval(query, {"1": [*wrong, (0, 10, 0.1)]}).map_50 == 0
 
 
 def test_open_set_judges_unseen_classes_in_their_videos_only() -> None:
@@ -314,7 +291,3 @@ def test_the_research_files_are_read_whole() -> None:
         kinds = [read_names(lists / kind / f"split_{split}.list") for kind in ("train", "test")]
         assert [len(k) for k in kinds] == [15, 5]
         assert set(kinds[0]) | set(kinds[1]) == classes
-    queries = read_moment_queries(folder / "qvhighlights/highlight_val_release.jsonl.gz")
-    own = {q.id: [(s, e, 1.0 - 0.01 * i) for i, (s, e) in enumerate(q.windows)] for q in queries}
-    few = [q for q in queries if len(q.windows) <= 10]
-    assert moment_retrieval(few, own).map_average == 1

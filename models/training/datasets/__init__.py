@@ -8,11 +8,11 @@ from vsearch.faces import face
 
 if TYPE_CHECKING:
     from vsearch.models.training.datasets.base import Clip, Dataset
-    from vsearch.models.training.datasets.known import dataset_names, read_dataset
+    from vsearch.models.training.datasets.known import read_dataset
 
 # fmt: off
-__all__ = ["Clip", "Dataset", "dataset_names", "read_dataset"]
+__all__ = ["Clip", "Dataset", "read_dataset"]
 __getattr__ = face(__name__, {
     "base": "Clip Dataset",
-    "known": "dataset_names read_dataset",
+    "known": "read_dataset",
 })

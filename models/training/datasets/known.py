@@ -30,10 +30,6 @@ _READERS: dict[str, Callable[[Path, str], Dataset]] = {
 }
 
 
-def dataset_names() -> list[str]:
-    return list(_READERS)
-
-
 def read_dataset(name: str, path: Path, split: str = "") -> Dataset:
     """The clips of one split. `path`: the annotation file, or the folder that holds the set's usual files.
 
