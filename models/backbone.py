@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -224,24 +223,29 @@ def exported_towers(name: str, identity: str | None = None) -> Towers | None:
 
 def load_weights(name: str, device: str) -> Backbone:
     """As `load_backbone`, with torch and open_clip whether its towers are exported or not."""
-    with _quiet(), enough_memory(device, "this model"):
-        return load_mini(device=device) if name == "mini" else _load_open_clip(name, device)
+    with enough_memory(device, "this model"):
+        if name == "mini":
+            return load_mini(device=device)
+        from vsearch.models.published import load_published
+
+        found = load_published(name)
+        return Backbone(name, found.clip, found.tokenizer, found.preprocess, device, sources=found.sources)
 
 
 def outline(name: str) -> torch.nn.Module:
     """The model of that name (see the module's text) as it is built, without values in its tensors: on torch's device
     'meta', in a second, where its weights would take several. Raises ModelError as `load_backbone` does."""
-    import open_clip
     import torch
 
     try:
-        with _quiet(), torch.device("meta"):
-            if name == "mini":
+        if name == "mini":
+            import open_clip
+
+            with torch.device("meta"):
                 return open_clip.model.CLIP(**json.loads((MINI_DIR / "config.json").read_text())["model_cfg"])
-            arch, _, kwargs = _architecture(name)
-            return open_clip.create_model(
-                arch, load_weights=False, pretrained_text=False, device="meta", **kwargs
-            )
+        from vsearch.models.published import outline_of
+
+        return outline_of(name)
     except Exception:  # what cannot be built so is loaded, or says why it cannot be
         with torch.device("cpu"):
             return load_weights(name, "cpu").clip.to("meta")
@@ -300,11 +304,9 @@ def resolve_devices(devices: str) -> list[str]:
 
 def list_backbones() -> list[tuple[str, str]]:
     """(name, note) of everything `load_backbone` takes by name, the built-in model first."""
-    import open_clip
+    from vsearch.models.published import list_published
 
-    named = [
-        (f"{arch}:{tag}", "open_clip, downloaded on first use") for arch, tag in open_clip.list_pretrained()
-    ]
+    named = [(f"{arch}:{tag}", "open_clip, downloaded on first use") for arch, tag in list_published()]
     return [("mini", "built in, no download"), *named]
 
 
@@ -312,18 +314,6 @@ def mini_calibration() -> dict[str, Any] | None:
     """Score quantiles of related and unrelated text-moment pairs that travel with `mini`."""
     path = MINI_DIR / "calibration.json"
     return json.loads(path.read_text()) if path.is_file() else None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """open_clip reports its every step to the root logger; only errors are worth a line."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(max(level, logging.ERROR))
-    try:
-        yield
-    finally:
-        root.setLevel(level)
 
 
 def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
@@ -343,75 +333,3 @@ def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
     return Backbone(
         "mini", clip, open_clip.SimpleTokenizer(), preprocess_of(config["preprocess_cfg"]), device, "float16"
     )
-
-
-def _load_open_clip(name: str, device: str) -> Backbone:
-    import open_clip
-
-    arch, tag, kwargs = _architecture(name)
-    try:
-        clip = open_clip.create_model(
-            arch, pretrained=tag or None, load_weights=True, require_pretrained=True, **kwargs
-        )
-        tokenizer = open_clip.get_tokenizer(arch)
-    except Exception as fault:  # hub, file format and shape errors have no common type in open_clip
-        first_line = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
-        raise ModelError(
-            f"cannot load model {name!r}: {first_line[:300]} (no network? give a local file or folder instead)"
-        ) from fault
-    pre = preprocess_of(open_clip.get_model_preprocess_cfg(clip))
-    return Backbone(name, clip, tokenizer, pre, device, sources=_files_of(name))
-
-
-def _files_of(name: str) -> list[Path]:
-    """The files on this machine that a model of that name is read from; none where open_clip keeps them."""
-    if (folder := Path(name)).is_dir():
-        return sorted(path.resolve() for path in folder.iterdir() if path.is_file())
-    file = Path(name.partition(":")[2])
-    return [file.resolve()] if file.is_file() else []
-
-
-def _architecture(name: str) -> tuple[str, str, dict[str, Any]]:
-    """open_clip's name, its tag or weights file, and further arguments. Raises ModelError for unknown names."""
-    import open_clip
-
-    arch, _, tag = name.partition(":")
-    kwargs: dict[str, Any] = {}
-    if Path(name).is_dir():
-        arch, tag = f"local-dir:{Path(name).resolve()}", ""
-    elif arch in ("hf-hub", "local-dir"):
-        arch, tag = name, ""
-    elif arch not in open_clip.list_models():
-        raise ModelError(f"unknown model {arch!r}; `vsearch models list` shows the names")
-    elif not tag:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(arch)) or "none"
-        raise ModelError(
-            f"model {arch!r} needs weights: {arch}:TAG (tags: {tags}) or {arch}:/path/to/weights"
-        )
-    elif Path(tag).is_file():
-        # A bare file says nothing of its preprocessing; the architecture's own tags do when they agree.
-        kwargs["force_preprocess_cfg"] = _agreed_preprocess(arch)
-    elif tag not in open_clip.list_pretrained_tags_by_model(arch):
-        raise ModelError(f"{tag!r} is neither a pretrained tag of {arch} nor a weights file")
-    else:
-        kwargs["force_quick_gelu"] = bool(open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu"))
-    return arch, tag, kwargs
-
-
-def _agreed_preprocess(arch: str) -> dict[str, Any]:
-    """The preprocessing that all pretrained tags of an architecture share (open_clip issue #1068)."""
-    import open_clip
-
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    seen = []
-    for tag in open_clip.list_pretrained_tags_by_model(arch):
-        cfg = open_clip.get_pretrained_cfg(arch, tag)
-        values = {k: cfg[k] for k in keys if cfg.get(k) is not None}
-        if values not in seen:
-            seen.append(values)
-    if len(seen) > 1:
-        raise ModelError(
-            f"weights of {arch} come with different preprocessings, and a bare file does not say which is its own; "
-            "give a folder with open_clip_config.json and the weights instead"
-        )
-    return seen[0] if seen else {}

@@ -10,8 +10,12 @@ import gzip
 import html
 import importlib.util
 import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from vsearch.errors import ModelError
 
@@ -28,6 +32,14 @@ class Tokenizer:
         self.context_length = context_length
         self._pattern = regex.compile(_PATTERN, regex.IGNORECASE)
         self._ranks, self._numbers = _word_list()
+
+    def rows(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """N sentences -> (N, L) token numbers, with zeros behind the end of text."""
+        found = np.zeros((len(texts), self.context_length), np.int64)
+        for row, text in zip(found, texts, strict=True):
+            numbers = self(text)
+            row[: len(numbers)] = numbers
+        return found
 
     def __call__(self, text: str) -> list[int]:
         """One sentence -> its tokens, without padding; the last is always the end of text."""

@@ -19,10 +19,15 @@ from vsearch.errors import ModelError
 from vsearch.models.preprocess import Preprocess
 from vsearch.models.runtime.bpe import Tokenizer
 from vsearch.models.runtime.exported import CARD, MODULE, Towers
+from vsearch.models.runtime.hub_tokenizer import CLEANINGS, HubTokenizer
 
 OPSET = 17
 TOLERANCE = 1e-4  # largest difference of a value, as a part of the largest value of the vector
 _SENTENCES = ("a dog running on grass", "Two people, one of them in a café, talk & laugh at 10 o'clock!", "")
+_MORE = (  # to tell tokenizers apart
+    "Ein Straßenfest in  Köln\u00a0\u2014 HUNDE_und Katzen", "一只狗在草地上奔跑。", "Собака бежит по траве, ёлка", "&lt;b&gt; [SEP] </s> <eos> <pad>",
+    "🐕‍🦺 naïve ﬁancée", "word " * 300,
+)  # fmt: skip
 
 
 class _ImageSide(nn.Module):
@@ -58,7 +63,7 @@ def write_towers(
     weights_file: str | None = None,
 ) -> None:
     """Into `folder`, which is there. `weights_file`: safetensors in it that hold the weights already; else they are
-    written. The text side is left out where `tokenizer` is another one than CLIP's.
+    written. The text side is left out where `tokenizer` cannot be had without transformers.
 
     Raises ModelError where the exported towers cannot be had or give other vectors than the model itself.
     """
@@ -67,7 +72,7 @@ def write_towers(
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8))
     sides: dict[str, tuple[nn.Module, Tensor, str]] = {"image": (_ImageSide(clip, pre), frames, "pixels")}
     tokens = tokenizer(list(_SENTENCES))
-    if is_clips(tokenizer):
+    if (own := _without_transformers(tokenizer)) is not None:
         sides["text"] = _TextSide(clip), tokens, "tokens"
     card: dict[str, Any] = {"identity": identity, "preprocess": asdict(pre), "sides": {}, "sha256": {}}
     expected: dict[str, Tensor] = {}
@@ -83,24 +88,42 @@ def write_towers(
         for name in (f"{side}.onnx", stored):
             card["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     card["dim"] = expected["image"].shape[1]
-    if "text" in sides:
-        card["sides"]["text"]["context_length"] = tokens.shape[1]
+    if own is not None:
+        content, said = own
+        card["sides"]["text"] |= {"context_length": tokens.shape[1], **said}
+        if content:
+            (folder / said["tokenizer"]).write_bytes(content)
+            card["sha256"][said["tokenizer"]] = hashlib.sha256(content).hexdigest()
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     written = Towers(folder)
     _compare(written.encode_frames(frames.numpy()), expected["image"])
     if "text" in sides:
         _compare(written.encode_texts(_SENTENCES), expected["text"])
+        _compare(written.encode_texts(_SENTENCES[:1]), expected["text"][:1])
 
 
-def is_clips(tokenizer: Callable[..., Tensor]) -> bool:
-    """Whether a tokenizer gives what `bpe.Tokenizer` gives."""
-    tokens = tokenizer(list(_SENTENCES))
-    own = Tokenizer(tokens.shape[1])
-    padded = np.zeros(tuple(tokens.shape), np.int64)
-    for row, sentence in zip(padded, _SENTENCES, strict=True):
-        numbers = own(sentence)
-        row[: len(numbers)] = numbers
-    return bool((tokens.numpy() == padded).all())
+def _without_transformers(tokenizer: Callable[..., Tensor]) -> tuple[bytes, dict[str, Any]] | None:
+    """What gives the same numbers: the content of a file, empty for CLIP's own, and what the card says of it; None where
+    nothing does."""
+    sentences = [*_SENTENCES, *_MORE]
+    expected = tokenizer(sentences).numpy()
+    if np.array_equal(Tokenizer(expected.shape[1]).rows(sentences), expected):
+        return b"", {}
+    of_the_hub: Any = getattr(tokenizer, "tokenizer", None)
+    backend = getattr(of_the_hub, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    content = backend.to_str()  # as the call has left it: truncating and padding
+    for cleaning in CLEANINGS:
+        for blanked in (None, of_the_hub.sep_token_id):
+            try:
+                found = HubTokenizer(content, cleaning, blanked).rows(sentences)
+            except (ModelError, ValueError):  # of rows of several lengths
+                return None
+            if np.array_equal(found, expected):
+                said = {"tokenizer": "tokenizer.json", "cleaning": cleaning, "blanked": blanked}
+                return content.encode("utf-8"), said
+    return None
 
 
 def _write_graph(path: Path, module: nn.Module, example: Tensor, input_name: str) -> list[str]:

@@ -22,6 +22,7 @@ from vsearch.machine import available_cores
 from vsearch.models.preprocess import preprocess_of
 from vsearch.models.runtime.bpe import Tokenizer
 from vsearch.models.runtime.compact import load_compact_arrays
+from vsearch.models.runtime.hub_tokenizer import HubTokenizer
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -56,7 +57,7 @@ class Towers:
             raise ModelError(f"cannot read the towers in {folder}; {_MEND}") from fault
         self._sessions: dict[str, InferenceSession] = {}
         self._opening = threading.Lock()
-        self._tokenizer: Tokenizer | None = None
+        self._tokenizer: Tokenizer | HubTokenizer | None = None
 
     def encode_frames(self, frames: npt.NDArray[np.uint8]) -> Array:
         """(N, S, S, 3) uint8 RGB, of the preprocessing's size -> (N, D) float32, not normalised."""
@@ -67,13 +68,15 @@ class Towers:
         """N sentences -> (N, D) float32, not normalised. Sentences over the context length are cut."""
         session = self._session("text")
         if self._tokenizer is None:
-            self._tokenizer = Tokenizer(self._sides["text"]["context_length"])
-        tokens = np.zeros((len(texts), self._tokenizer.context_length), np.int64)
-        for row, text in zip(tokens, texts, strict=True):
-            numbers = self._tokenizer(text)
-            row[: len(numbers)] = numbers
-        vectors: Array = session.run(None, {"tokens": tokens})[0]
+            self._tokenizer = self._read_tokenizer(self._sides["text"])
+        vectors: Array = session.run(None, {"tokens": self._tokenizer.rows(texts)})[0]
         return vectors
+
+    def _read_tokenizer(self, side: dict[str, Any]) -> Tokenizer | HubTokenizer:
+        if "tokenizer" not in side:
+            return Tokenizer(side["context_length"])
+        content = self._checked(side["tokenizer"]).decode("utf-8")
+        return HubTokenizer(content, side["cleaning"], side["blanked"])
 
     def _session(self, side: str) -> InferenceSession:
         with self._opening:
