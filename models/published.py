@@ -177,11 +177,19 @@ def _activation(arch: str, file: Path) -> tuple[dict[str, Any], str]:
     )
 
 
-def keys_of(file: Path) -> Collection[str]:
+def keys_of(file: Path) -> set[str]:
     """The names in a weights file, at little cost. Raises ModelError for files that hold more than tensors."""
     if file.suffix == ".npz":
         return set()
-    return read_tensors(file, mapped=True).keys()
+    if file.suffix != ".safetensors":
+        return set(read_tensors(file, mapped=True))
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), "pt") as opened:
+            return set(opened.keys())
+    except (OSError, SafetensorError) as fault:
+        raise ModelError(f"{file}: {_why_not_weights('')}") from fault
 
 
 def read_tensors(file: Path, mapped: bool = False) -> dict[str, torch.Tensor]:
@@ -190,14 +198,11 @@ def read_tensors(file: Path, mapped: bool = False) -> dict[str, torch.Tensor]:
     `mapped`: leave what can be on disk. Raises ModelError for files that are no weights, or hold more than tensors.
     """
     import torch
+    from safetensors.torch import load_file
 
     try:
         if file.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(str(file), "pt") as opened:
-                names = list(opened.keys())
-                return dict.fromkeys(names) if mapped else {name: opened.get_tensor(name) for name in names}  # type: ignore[arg-type]
+            return load_file(file)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except (RuntimeError, ValueError):  # a file of the old kind cannot be mapped
@@ -205,7 +210,7 @@ def read_tensors(file: Path, mapped: bool = False) -> dict[str, torch.Tensor]:
                 raise
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as fault:  # safetensors, zip and pickle have no common type for what they cannot read
-        raise ModelError(f"{file}: {_why_not_weights(file, str(fault))}") from fault
+        raise ModelError(f"{file}: {_why_not_weights(str(fault))}") from fault
     for wrapping in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
             content = content[wrapping]
@@ -214,7 +219,7 @@ def read_tensors(file: Path, mapped: bool = False) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _why_not_weights(file: Path, fault: str) -> str:
+def _why_not_weights(fault: str) -> str:
     if "TorchScript" in fault:
         return (
             "a TorchScript program, which is not run; OpenAI's models are there by name, as ViT-B-32:openai, or save "

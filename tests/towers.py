@@ -81,3 +81,69 @@ def write_model(folder: Any) -> Any:
     tensors = {k: v.contiguous() for k, v in sighted_clip().state_dict().items()}
     save_file(tensors, folder / "open_clip_model.safetensors")
     return folder
+
+
+MULTILINGUAL = (
+    "a dog running on grass", "ein Hund läuft über das Gras", "狗在草地上奔跑", "собака бежит по траве",
+    "people on a street at night", "Menschen nachts auf der Straße", "夜晚街上的人们", "люди ночью на улице",
+)  # fmt: skip
+
+
+def write_multilingual(folder: Any, sentencepiece: bool = False) -> Any:
+    """A model folder as the hub serves it, its text side a small XLM-R with a tokenizer of its own.
+
+    `sentencepiece`: the tokenizer as a sentencepiece model, as the oldest repositories have it.
+    """
+    import json
+
+    import open_clip
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    if sentencepiece:
+        import sentencepiece as spm
+
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(MULTILINGUAL * 20), model_prefix=str(folder / "sentencepiece.bpe"), vocab_size=150,
+            character_coverage=1.0, hard_vocab_limit=False, minloglevel=2,
+        )  # fmt: skip
+        (folder / "sentencepiece.bpe.vocab").unlink()
+        said = {"tokenizer_class": "XLMRobertaTokenizer"}
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
+        tokenizer.train_from_iterator(MULTILINGUAL, trainer)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        )
+        tokenizer.save(str(folder / "tokenizer.json"))
+        said = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said | marks))
+    text = {
+        "model_type": "xlm-roberta", "vocab_size": 500, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 80, "type_vocab_size": 1, "pad_token_id": 1,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(text))
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "text_cfg": {
+            "hf_model_name": "xlm-roberta-base", "hf_tokenizer_name": "xlm-roberta-base", "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "linear", "context_length": 40,
+        },
+    }  # fmt: skip
+    pre = {"size": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": pre}))
+    torch.manual_seed(0)
+    told: Any = {**config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}
+    clip = open_clip.model.CustomTextCLIP(32, config["vision_cfg"], told)
+    tensors = {k: v.contiguous().clone() for k, v in clip.state_dict().items()}
+    save_file(tensors, folder / "open_clip_model.safetensors")
+    return folder
