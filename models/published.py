@@ -197,6 +197,17 @@ def read_tensors(file: Path, mapped: bool = False) -> dict[str, torch.Tensor]:
 
     `mapped`: leave what can be on disk. Raises ModelError for files that are no weights, or hold more than tensors.
     """
+    content = read_content(file, mapped)
+    for wrapping in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
+            content = content[wrapping]
+    if not isinstance(content, dict) or not content:
+        raise ModelError(f"{file}: no weights by name in it")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def read_content(file: Path, mapped: bool = False) -> Any:
+    """The same with whatever else was saved beside them, as numbers, texts, lists and dicts."""
     import torch
     from safetensors.torch import load_file
 
@@ -204,19 +215,13 @@ def read_tensors(file: Path, mapped: bool = False) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
         except (RuntimeError, ValueError):  # a file of the old kind cannot be mapped
             if not mapped:
                 raise
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as fault:  # safetensors, zip and pickle have no common type for what they cannot read
         raise ModelError(f"{file}: {_why_not_weights(str(fault))}") from fault
-    for wrapping in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapping), dict):
-            content = content[wrapping]
-    if not isinstance(content, dict) or not content:
-        raise ModelError(f"{file}: no weights by name in it")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def _why_not_weights(fault: str) -> str:
@@ -241,17 +246,18 @@ def _lay_over(clip: torch.nn.Module, file: Path) -> None:
         if not shapes:
             raise
         first = [f"{key} is [{theirs}], not [{own}]" for key, theirs, own in shapes]
-        raise ModelError(f"{file}: weights of another architecture ({_some(first)})") from fault
+        raise ModelError(f"{file}: weights of another architecture ({listed(first)})") from fault
     if not found:
         return
     fixed = {name for name, _ in clip.named_buffers()} | _OPENAI_KEYS  # which a model makes itself
     missing, left = found.missing_keys, [key for key in found.unexpected_keys if key not in fixed]
     if missing or left:
-        said = [f"missing: {_some(missing)}"] * bool(missing) + [f"left over: {_some(left)}"] * bool(left)
+        said = [f"missing: {listed(missing)}"] * bool(missing) + [f"left over: {listed(left)}"] * bool(left)
         raise ModelError(f"{file}: weights of another architecture ({'; '.join(said)})")
 
 
-def _some(names: Collection[str], most: int = 4) -> str:
+def listed(names: Collection[str], most: int = 4) -> str:
+    """The first of them, and how many more there are."""
     shown = ", ".join(list(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 

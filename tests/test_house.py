@@ -202,6 +202,7 @@ WIDE = {  # names that a face offers, where they are more than a dozen; may only
 NAMED_AS_THEIR_MODULE = {
     ("cli.adopt", "indexer.adopt"), ("cli.classify", "retriever.actions.classify"),
     ("cli.eval", "models.training.evaluate"), ("cli.train", "models.training.train"),
+    ("cli.import_checkpoint", "models.recipes.import_checkpoint"),
     ("library.library", "library.checks.verify"), ("retriever.session", "retriever.actions.classify"),
     ("webui.media", "indexer.fingerprint"),
 }  # fmt: skip

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, CARD = "weights.safetensors", "checkpoint.json"
+LOCAL = "clip"  # the folder of a checkpoint's own backbone, where it has one
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,16 @@ def save(
     data: dict[str, Any],
     metrics: dict[str, float],
     seed: int,
+    model_name: str = "",
 ) -> Card:
-    """Write both files, each whole or not at all. Weights come first: a card never names weights that are missing."""
+    """Write both files, each whole or not at all. Weights come first: a card never names weights that are missing.
+    `model_name`: where the backbone is found, if not under its own name; './…' is in the folder."""
     from safetensors.torch import save as to_bytes
 
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.trained()}
     content = to_bytes(tensors)
     card = Card(
-        model.recipe, backbone.name, backbone.identity, backbone.dim, tuple(model.mean), tuple(model.std),
+        model.recipe, model_name or backbone.name, backbone.identity, backbone.dim, tuple(model.mean), tuple(model.std),
         backbone.preprocess.size, data, tuple(model.labels), metrics, seed,
         hashlib.blake2b(content, digest_size=12).hexdigest(),
     )  # fmt: skip
@@ -93,6 +96,8 @@ def read_card(folder: Path) -> Card:
         values["recipe"] = read_recipe(values["recipe"], str(path))
         for name in ("mean", "std", "labels"):
             values[name] = tuple(values[name])
+        if values["model"].startswith("./"):
+            values["model"] = str(folder.resolve() / values["model"])
         return Card(**values)
     except (LookupError, TypeError, ValueError) as fault:
         raise _damaged(path) from fault

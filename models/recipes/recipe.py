@@ -58,7 +58,8 @@ class TemporalPart:
 
 @dataclass(frozen=True)
 class SimilarityPart:
-    """`cosine` gives vectors to index; `tight` and `video-prompts` score pairs and can only re-rank."""
+    """`cosine` gives vectors to index; `tight` scores pairs and can only re-rank. `video-prompts` scores pairs, and what
+    it bends, a sentence's vector, is good to search with as it was before."""
 
     kind: Literal["cosine", "tight", "video-prompts"] = "cosine"
     normalise_frames: bool = True
@@ -123,7 +124,7 @@ class Recipe:
     @property
     def indexable(self) -> bool:
         """Videos and texts have vectors of their own."""
-        return self.similarity.kind == "cosine"
+        return self.similarity.kind != "tight"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -96,7 +96,7 @@ def recognise(
     found = []
     with torch.inference_mode():
         for side in _videos(model, clips, frames, batch):
-            if model.recipe.indexable:
+            if model.recipe.similarity.kind == "cosine":
                 unit = torch.nn.functional.normalize
                 texts = torch.stack([unit(t, dim=-1) for t in per_template])
                 scale = float(model.scale)
