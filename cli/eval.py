@@ -46,7 +46,7 @@ def evaluate(
     from vsearch.models.training.datasets import Dataset, read_dataset
     from vsearch.models.training.evaluate import evaluate as measure
 
-    data = read_dataset(dataset, annotations, split)
+    data = read_dataset(dataset, annotations, split, note)
     card = read_card(checkpoint) if checkpoint else None
     backbone = load_backbone(model or (card.model if card else "mini"), device)
     recipe = card.recipe if card else load_recipe("zero-shot")

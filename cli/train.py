@@ -61,7 +61,7 @@ def train(
     chosen = load_recipe(recipe)
     if freeze_image:
         chosen = chosen.on_frozen_frames()
-    data = read_dataset(dataset, annotations, split)
+    data = read_dataset(dataset, annotations, split, note)
     backbone = load_backbone(model, device)
     clips, frames = open_frames(videos, data.clips, backbone, chosen, cache, note)
     if shots is not None:

@@ -119,7 +119,7 @@ def _check_backbone(live: EncoderInfo, checkpoint: Path) -> None:
     from vsearch.models.recipes import read_card
 
     card = read_card(checkpoint)
-    if card.backbone != live.backbone and not card.recipe.in_network:
+    if card.backbone != live.backbone and not card.recipe.in_network and card.recipe.indexable:
         raise ModelError(
             f"{checkpoint} was trained on {card.model} ({card.backbone}), but this library was indexed with "
             f"{live.spec['model']} ({live.backbone}); index into a new library: "

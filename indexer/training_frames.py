@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vsearch.errors import VsearchError
+from vsearch.errors import VsearchError, listed
+from vsearch.indexer.fingerprint import Content, FileChanged, Watched
 from vsearch.models.training.datasets import Clip
 
 if TYPE_CHECKING:
@@ -60,7 +62,9 @@ def open_frames(
     if not have:
         raise VsearchError(f"none of the {len(clips)} annotated videos is in {', '.join(map(str, paths))}")
     if len(have) < len(clips):
-        report(f"{len(clips) - len(have)} of {len(clips)} annotated videos have no frames and are left out")
+        held = {c.key for c in have}
+        lacking = list(dict.fromkeys(c.video for c in clips if c.key not in held))
+        report(f"{len(lacking)} annotated videos have no frames and are left out: {listed(lacking)}")
     return have, found
 
 
@@ -78,17 +82,40 @@ class VideoFolder:
     ) -> None:
         self._preprocess = preprocess
         self._files = files_below(folders)
-        stated = f"{[str(f.resolve()) for f in folders]} {preprocess} {FPS} {KEEP_FRAMES}"
-        self.identity = f"videos-{hashlib.blake2b(stated.encode(), digest_size=8).hexdigest()}"
+        self.identity = f"videos-{_digest(f'{preprocess} {FPS} {KEEP_FRAMES}')}"
         self._folder = cache / self.identity
+        named = _digest(str([str(folder.resolve()) for folder in folders]))
+        self._contents = self._look(clips, cache / f"contents-{named}.json")
         self._decode([c for c in clips if not self._path(c).is_file()], report)
+
+    def _look(self, clips: Sequence[Clip], kept: Path) -> dict[str, str]:
+        """Fingerprints of the videos by their names in the annotations. A file is read again when its size or time is
+        another; of one that is gone, the last is known."""
+        try:
+            known = {name: Content(*entry) for name, entry in json.loads(kept.read_text()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            known = {}
+        for name, file in {clip.video: self._file(clip) for clip in clips}.items():
+            if file is not None:
+                try:
+                    known[name] = Watched(file).content(known.get(name))
+                except (FileChanged, OSError):  # decoding says why
+                    known.pop(name, None)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}.part")  # several processes may do the same work
+        temporary.write_text(json.dumps(known))
+        temporary.replace(kept)
+        return {name: content.fingerprint for name, content in known.items()}
+
+    def content(self, clip: Clip) -> str:
+        return self._contents.get(clip.video, "")
 
     def frames(self, clip: Clip) -> Any:
         path = self._path(clip)
-        return np.load(path, mmap_mode="c") if path.is_file() else None
+        return np.load(path, mmap_mode="c") if self.content(clip) and path.is_file() else None
 
     def _path(self, clip: Clip) -> Path:
-        return self._folder / f"{hashlib.blake2b(clip.key.encode(), digest_size=12).hexdigest()}.npy"
+        return self._folder / f"{_digest(f'{self.content(clip)} {clip.span}')}.npy"
 
     def _file(self, clip: Clip) -> Path | None:
         return next((self._files[clip.video + e] for e in _ENDINGS if clip.video + e in self._files), None)
@@ -163,6 +190,10 @@ def _library_vectors(library: Library, clips: Sequence[Clip], backbone: Backbone
             if inside.any():
                 found[clip.key] = np.asarray(stored.vectors)[inside]
     return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _inside(times_s: Any, clip: Clip) -> Any:

@@ -103,9 +103,12 @@ class VideoSpecificPrompts(nn.Module):
         self.layers = nn.ModuleList(_CrossBlock(dim) for _ in range(layers))
         self.alpha = nn.Parameter(torch.full((dim,), alpha))
 
-    def forward(self, text: Tensor, patches: Tensor) -> Tensor:
-        """text (K, D), patches (B, T, N, W) of the last layer -> (B, K, D), a text vector per video."""
-        video = self.ln_video((self.ln_patches(patches) @ self.proj).mean(dim=1))  # (B, N, D)
+    def forward(self, text: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+        """text (K, D), patches (B, T, N, W) of the last layer, mask (B, T) of real frames -> (B, K, D), a text vector
+        per video."""
+        share = mask / mask.sum(dim=1, keepdim=True)  # of the mean over real frames
+        seen = torch.einsum("bt,btnd->bnd", share.to(patches.dtype), self.ln_patches(patches) @ self.proj)
+        video = self.ln_video(seen)  # (B, N, D)
         start = text.expand(len(video), -1, -1)
         bent = start
         for layer in self.layers:

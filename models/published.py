@@ -10,13 +10,13 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsearch.errors import ModelError
+from vsearch.errors import ModelError, listed
 from vsearch.models.hf_text import (
     described_text_tower,
     is_unreachable,
@@ -254,12 +254,6 @@ def _lay_over(clip: torch.nn.Module, file: Path) -> None:
     if missing or left:
         said = [f"missing: {listed(missing)}"] * bool(missing) + [f"left over: {listed(left)}"] * bool(left)
         raise ModelError(f"{file}: weights of another architecture ({'; '.join(said)})")
-
-
-def listed(names: Collection[str], most: int = 4) -> str:
-    """The first of them, and how many more there are."""
-    shown = ", ".join(list(names)[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _sources(place: _Place) -> list[Path]:

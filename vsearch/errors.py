@@ -6,6 +6,8 @@ it in one line and leaves with `exit_code`; the search page shows it; nothing el
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class VsearchError(Exception):
     """Something the user can understand and mend. The message is shown as it is."""
@@ -27,3 +29,9 @@ class ModelError(VsearchError):
 
 class MediaError(VsearchError):
     """A file cannot be read as video. The message is the reason stored with the file."""
+
+
+def listed(names: Collection[str], most: int = 4) -> str:
+    """The first of them, and how many more there are."""
+    shown = ", ".join(list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

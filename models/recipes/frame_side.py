@@ -126,12 +126,12 @@ def load_frame_side(
 
 def refuse_unfit(card: Card, folder: Path) -> None:
     """Raises ModelError for heads that stored frame vectors are of no use to."""
+    refuse_pairs(card)
     if card.recipe.in_network:
         raise ModelError(
             f"recipe {card.recipe.name} was trained inside the image tower, so stored frame vectors do not fit it and "
             f"the videos must be encoded again: vsearch index FOLDER --head {folder} --library NEW"
         )
-    refuse_pairs(card)
 
 
 def refuse_pairs(card: Card) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from vsearch.errors import ModelError
+from vsearch.errors import ModelError, listed
 from vsearch.models.backbone import load_weights
-from vsearch.models.published import listed, read_content
+from vsearch.models.published import read_content
 from vsearch.models.recipes.checkpoint import LOCAL, Card, put, save
 from vsearch.models.recipes.layouts import Weights, layers_in, renamed, their_name
 from vsearch.models.recipes.recipe import Recipe, load_recipe

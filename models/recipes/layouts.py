@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vsearch.errors import ModelError
-from vsearch.models.published import listed
+from vsearch.errors import ModelError, listed
 
 Names = Sequence[tuple[str, str]]
 Weights = dict[str, Tensor]

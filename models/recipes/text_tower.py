@@ -121,11 +121,13 @@ class MaskedWordHead(nn.Module):
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.decoder = nn.Linear(width, words)
 
-    def forward(self, tokens: Tensor, frames: Tensor) -> Tensor:
-        """tokens (B, L, W) before ln_final, frames (B, T, W) -> (B, L, words)."""
+    def forward(self, tokens: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
+        """tokens (B, L, W) before ln_final, frames (B, T, W), mask (B, T) of real ones -> (B, L, words)."""
         block, ln_final = (part.to(tokens.device) for part in self._frozen)
         keys = block.ln_1(frames)
-        x = tokens + block.ls_1(block.attention(block.ln_1(tokens), keys, keys))
+        asked = block.ln_1(tokens)
+        heard = block.attn(asked, keys, keys, key_padding_mask=~mask, need_weights=False)[0]
+        x = tokens + block.ls_1(heard)
         x = self.adapter(x)
         x = ln_final(x + block.ls_2(block.mlp(block.ln_2(x))))
         return self.decoder(self.transform(x))

@@ -1,7 +1,8 @@
 """Vision towers that look across frames: they run an open_clip ViT's own blocks with something added in between.
 
 A tower holds only what it adds. The ViT is handed to `forward`, is not changed, and stays usable alone.
-Input (B, T, 3, H, W) normalised pixels; output `Frames`.
+Input (B, T, 3, H, W) normalised pixels and a mask (B, T) of real frames; output `Frames`. Where frames meet, those that
+pad a video count as those beyond its end: a video's vectors do not depend on what it is batched with.
 """
 
 from __future__ import annotations
@@ -27,23 +28,25 @@ class Frames:
 class FrameTower(nn.Module):
     """CLIP frame by frame. The other towers override `embed` or `block`."""
 
-    def forward(self, visual: Any, video: Tensor) -> Frames:
+    def forward(self, visual: Any, video: Tensor, mask: Tensor | None = None) -> Frames:
+        """mask None: all frames are real."""
         batch, frames = video.shape[:2]
-        x = self.embed(visual, video)  # (B*T, N, W)
+        mask = torch.ones(batch, frames, dtype=torch.bool, device=video.device) if mask is None else mask
+        x = self.embed(visual, video, mask)  # (B*T, N, W)
         cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = visual.ln_pre(torch.cat([cls, x], dim=1) + visual.positional_embedding.to(x.dtype))
         for layer, block in enumerate(visual.transformer.resblocks):
-            x = self.block(layer, block, x, frames)
+            x = self.block(layer, block, x, mask)
         first = visual.ln_post(x[:, 0])
         features = first if visual.proj is None else first @ visual.proj
         shaped = x.unflatten(0, (batch, frames))
         return Frames(features.unflatten(0, (batch, frames)), shaped[:, :, 0], shaped[:, :, 1:])
 
-    def embed(self, visual: Any, video: Tensor) -> Tensor:
+    def embed(self, visual: Any, video: Tensor, mask: Tensor) -> Tensor:
         """Patches without class token and positions, (B*T, N, W)."""
         return visual.conv1(video.flatten(0, 1)).flatten(2).transpose(1, 2)
 
-    def block(self, layer: int, block: Any, x: Tensor, frames: int) -> Tensor:
+    def block(self, layer: int, block: Any, x: Tensor, mask: Tensor) -> Tensor:
         """One layer over (B*T, N+1, W)."""
         return block(x)
 
@@ -60,10 +63,10 @@ class CrossFrameTower(FrameTower):
             nn.MultiheadAttention(width, heads, batch_first=True) for _ in range(layers)
         )
 
-    def block(self, layer: int, block: Any, x: Tensor, frames: int) -> Tensor:
-        messages = self.message[layer](x[:, 0]).unflatten(0, (-1, frames))  # (B, T, W)
+    def block(self, layer: int, block: Any, x: Tensor, mask: Tensor) -> Tensor:
+        messages = self.message[layer](x[:, 0]).unflatten(0, mask.shape)  # (B, T, W)
         h = self.ln[layer](messages)
-        messages = messages + self.attn[layer](h, h, h, need_weights=False)[0]
+        messages = messages + self.attn[layer](h, h, h, key_padding_mask=~mask, need_weights=False)[0]
         z = torch.cat([x, messages.flatten(0, 1).unsqueeze(1)], dim=1)  # (B*T, N+2, W)
         z = (z + block.ls_1(self.attend(block, block.ln_1(z))))[:, :-1]
         return z + block.ls_2(block.mlp(block.ln_2(z)))
@@ -95,12 +98,12 @@ class TedTower(FrameTower):
             TedAdapter(width, hidden) for _ in range(layers if before_mlp else 0)
         )
 
-    def block(self, layer: int, block: Any, x: Tensor, frames: int) -> Tensor:
+    def block(self, layer: int, block: Any, x: Tensor, mask: Tensor) -> Tensor:
         if len(self.attention_adapters):
-            x = self.attention_adapters[layer](x, frames)
+            x = self.attention_adapters[layer](x, mask)
         x = x + block.ls_1(block.attention(block.ln_1(x)))
         if len(self.mlp_adapters):
-            x = self.mlp_adapters[layer](x, frames)
+            x = self.mlp_adapters[layer](x, mask)
         return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
@@ -120,14 +123,15 @@ class TedAdapter(nn.Module):
         for part in self.children():
             nn.init.zeros_(part.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B*T, N+1, W) -> the same shape, never in place."""
-        video = x.unflatten(0, (-1, frames))  # (B, T, N+1, W)
-        return x + (self._temporal(video) + self._difference(video)).flatten(0, 1)
+        video = x.unflatten(0, mask.shape)  # (B, T, N+1, W)
+        return x + (self._temporal(video, mask) + self._difference(video)).flatten(0, 1)
 
-    def _temporal(self, video: Tensor) -> Tensor:
+    def _temporal(self, video: Tensor, mask: Tensor) -> Tensor:
         batch, _, tokens, _ = video.shape
-        h = self.down(video).permute(0, 2, 3, 1).flatten(0, 1)  # (B*(N+1), hidden, T)
+        h = self.down(video) * mask[:, :, None, None]
+        h = h.permute(0, 2, 3, 1).flatten(0, 1)  # (B*(N+1), hidden, T)
         h = self.over_time(h).unflatten(0, (batch, tokens)).permute(0, 3, 1, 2)
         return self.up(h)
 
@@ -147,12 +151,13 @@ class ShiftTower(FrameTower):
     1/8 of the channels each way; the class token stays; no parameters.
     """
 
-    def block(self, layer: int, block: Any, x: Tensor, frames: int) -> Tensor:
-        video = x.unflatten(0, (-1, frames))
+    def block(self, layer: int, block: Any, x: Tensor, mask: Tensor) -> Tensor:
+        video = x.unflatten(0, mask.shape)
         patches = video[:, :, 1:]
+        real = patches * mask[:, :, None, None]
         fold = x.shape[-1] // 8
-        following = nn.functional.pad(patches[:, 1:, :, :fold], (0, 0, 0, 0, 0, 1))
-        previous = nn.functional.pad(patches[:, :-1, :, fold : 2 * fold], (0, 0, 0, 0, 1, 0))
+        following = nn.functional.pad(real[:, 1:, :, :fold], (0, 0, 0, 0, 0, 1))
+        previous = nn.functional.pad(real[:, :-1, :, fold : 2 * fold], (0, 0, 0, 0, 1, 0))
         shifted = torch.cat([following, previous, patches[..., 2 * fold :]], dim=-1)
         return block(torch.cat([video[:, :, :1], shifted], dim=2).flatten(0, 1))
 
@@ -171,8 +176,8 @@ class Patch3dTower(FrameTower):
             self.conv.weight.zero_()
             self.conv.weight[:, :, 1] = patch_weight
 
-    def embed(self, visual: Any, video: Tensor) -> Tensor:
-        x = self.conv(video.transpose(1, 2))  # (B, W, T, h, w)
+    def embed(self, visual: Any, video: Tensor, mask: Tensor) -> Tensor:
+        x = self.conv((video * mask[:, :, None, None, None]).transpose(1, 2))  # (B, W, T, h, w)
         return x.flatten(3).permute(0, 2, 3, 1).flatten(0, 1)
 
 

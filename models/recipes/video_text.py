@@ -40,7 +40,8 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataclass(frozen=True)
 class Batch:
     """video: (B, T, D) float vectors or (B, T, S, S, 3) uint8 frames; mask (B, T) of real frames; one sentence
-    a video. match (B, B): which pairs belong together. labels (B,) class numbers, for data with classes."""
+    a video. match (B, B): which pairs belong together. labels (B,) class numbers, for data with classes. seed: of what
+    is drawn for this batch, templates and masked words."""
 
     video: Tensor
     mask: Tensor
@@ -85,6 +86,9 @@ class VideoText(nn.Module):
         self._similarity(backbone.dim)
         self._class_heads(backbone.dim)
         self._train_backbone()
+        self.kept_texts: dict[str, Tensor] | None = (
+            None  # of sentences read before, where those are to be kept
+        )
         own = backbone.preprocess.mean, backbone.preprocess.std
         self.mean, self.std = IMAGENET if recipe.normalisation == "imagenet" else own
         self.to(backbone.device)
@@ -153,25 +157,31 @@ class VideoText(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by; the learned one stays at or under 100."""
+        """What cosines are multiplied by."""
         if self.recipe.loss.temperature:
             return torch.tensor(1 / self.recipe.loss.temperature, device=self.device)
-        return self.clip.logit_scale.clamp(max=math.log(100)).exp()
+        return self.clip.logit_scale.exp()
+
+    def after_step(self) -> None:
+        """A scale that trains stays at or under 100 (CLIP4Clip). Clamped here, where it starts it can learn."""
+        if self.clip.logit_scale.requires_grad:
+            with torch.no_grad():
+                self.clip.logit_scale.clamp_(max=math.log(100))
 
     def embed_video(self, video: Tensor, mask: Tensor) -> VideoSide:
         """Frame vectors (B, T, D) or uint8 frames (B, T, S, S, 3), mask (B, T) -> vectors that are not normalised."""
         cls = patches = None
         if video.dim() == 5:
-            seen = self.see(video)
+            seen = self.see(video, mask)
             video, cls, patches = seen.features, seen.cls, seen.patches
         frames = self.new["temporal"](video, mask)
         return VideoSide(
             pool(frames, mask, self.recipe.similarity.normalise_frames), frames, mask, cls, patches
         )
 
-    def see(self, video: Tensor) -> Frames:
+    def see(self, video: Tensor, mask: Tensor | None = None) -> Frames:
         """What the image side makes of raw frames (B, T, S, S, 3) uint8; cls and patches only where it must run its
-        own way through the ViT."""
+        own way through the ViT. mask (B, T) of real frames, which do not see the others; without, all are."""
         pixels = video.permute(0, 1, 4, 2, 3).float() / 255
         shape = (1, 1, 3, 1, 1)
         pixels = (pixels - pixels.new_tensor(self.mean).view(shape)) / pixels.new_tensor(self.std).view(shape)
@@ -179,12 +189,23 @@ class VideoText(nn.Module):
             return Frames(
                 self.clip.encode_image(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]), None, None
             )
-        found: Frames = self.new["tower"](self.clip.visual, pixels)
+        found: Frames = self.new["tower"](self.clip.visual, pixels, mask)
         return found
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Sentences as they are to be read, templates already filled -> (N, D), not normalised."""
-        return self._read(texts)[0]
+        """Sentences as they are to be read, templates already filled -> (N, D), not normalised.
+
+        Where nothing of the text's side trains, `kept_texts` spares reading a sentence twice.
+        """
+        kept = self.kept_texts
+        if kept is None or self.recipe.train_text or "prompts" in self.new or "text" in self.new:
+            return self._read(texts)[0]
+        new = [text for text in dict.fromkeys(texts) if text not in kept]
+        with torch.inference_mode(False), torch.no_grad():  # kept for training, too
+            for begin in range(0, len(new), 256):
+                some = new[begin : begin + 256]
+                kept.update(zip(some, self._read(some)[0], strict=True))
+            return torch.stack([kept[text] for text in texts])
 
     def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         ids = self.tokenizer(list(texts)).to(self.device)
@@ -208,7 +229,7 @@ class VideoText(nn.Module):
                 raise ModelError(
                     f"recipe {self.recipe.name} needs the videos' pictures, not stored frame vectors"
                 )
-            text = self.new["video_prompts"](text, video.patches)
+            text = self.new["video_prompts"](text, video.patches, video.mask)
         return self.scale * cosine(video.vectors, text)
 
     def sentences(self, texts: Sequence[str], rng: random.Random) -> list[str]:
@@ -259,12 +280,12 @@ class VideoText(nn.Module):
                 self.logits(video, vectors), batch.match
             )
             if targets is not None and tokens is not None:
-                guessed = self.new["masked_words"](tokens, video.frames)
+                guessed = self.new["masked_words"](tokens, video.frames, video.mask)
                 found["cmlm"] = part.cmlm * losses.masked_words(guessed, targets)
         if part.cmc and all_classes is not None:
             found["cmc"] = part.cmc * losses.classification(all_classes, labels)
         if "classifier" in self.new and video.cls is not None:
-            pooled = self.clip.visual.ln_post(video.cls.mean(dim=1))
+            pooled = self.clip.visual.ln_post(pool(video.cls, video.mask, normalise_frames=False))
             found["vc"] = part.vc * losses.classification(self.new["classifier"](pooled), labels)
         return found
 

@@ -80,7 +80,7 @@ def retrieve(
     ):
         figures |= {f"{name}.{k}": v for k, v in found.as_dict().items() if k != "queries"}
     stated = {
-        "unit": protocol, "normalise": normalise, "frames": model.recipe.frames, "ranks": "1 + strictly greater",
+        "unit": protocol, "normalise": normalise, "frames": model.recipe.frames, "ranks": "1 + strictly greater + half of ties",
         "v2t": "best sentence of each video",
     }  # fmt: skip
     return Evaluation("retrieval", figures, len(clips), len(texts), stated)

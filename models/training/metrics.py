@@ -1,7 +1,7 @@
 """How well videos are found by text, text by videos, and classes recognised. NumPy only.
 
 Scores are (queries, candidates), larger is better. A rank is 1 + the number of candidates scored strictly
-higher than the right one: a tie counts for the query, and no tie adds a rank (CLIP4Clip issue 80).
+higher than the right one + half of those that tie with it, so whoever scores all alike ranks as chance does.
 """
 
 from __future__ import annotations
@@ -55,15 +55,17 @@ def video_to_text(scores: Scores, video_of_text: Sequence[int] | Indices) -> Ret
     return _summary(ranks(best.T, np.arange(videos)))
 
 
-def ranks(scores: Scores, right: Indices) -> npt.NDArray[np.int64]:
-    """scores (Q, C), right (Q,) the right candidate -> (Q,) 1-based ranks. NaN scores are refused."""
+def ranks(scores: Scores, right: Indices) -> npt.NDArray[np.float64]:
+    """scores (Q, C), right (Q,) the right candidate -> (Q,) 1-based ranks, the mean of those it ties for. NaN scores are
+    refused."""
     if np.isnan(scores).any():
         raise VsearchError("some similarities are not numbers; the model or the features are damaged")
     own = np.take_along_axis(scores, np.asarray(right)[:, None], axis=1)
-    return 1 + (scores > own).sum(axis=1, dtype=np.int64)
+    higher, as_high = (scores > own).sum(axis=1), (scores == own).sum(axis=1)
+    return 1 + higher + (as_high - 1) / 2
 
 
-def _summary(found: npt.NDArray[np.int64]) -> Retrieval:
+def _summary(found: npt.NDArray[np.float64]) -> Retrieval:
     if not len(found):
         raise VsearchError("there is nothing to evaluate: no queries")
     r1, r5, r10 = (float(100 * (found <= k).mean()) for k in (1, 5, 10))

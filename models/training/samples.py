@@ -30,10 +30,14 @@ Frames = npt.NDArray[Any]  # (N, S, S, 3) uint8 RGB, or (N, D) float vectors
 
 
 class FrameSource(Protocol):
-    """Knows the frames of clips. `identity` names what the frames are made of, for the cache."""
+    """Knows the frames of clips. `identity` names how the frames are made, for the cache."""
 
     @property
     def identity(self) -> str: ...
+
+    def content(self, clip: Clip) -> str:
+        """Names what the clip's frames are of, whatever its file is called; empty where the source lacks the clip."""
+        ...
 
     def frames(self, clip: Clip) -> Frames | None:
         """(N, S, S, 3) uint8 in order of time, or None where the source lacks the clip."""
@@ -66,6 +70,9 @@ class ZipFrames:
                 "no pictures in the zip files; expected VIDEO/NUMBER.jpg, .png or .webp inside"
             )
         self.identity = f"zip-{digest.hexdigest()}"
+
+    def content(self, clip: Clip) -> str:
+        return clip.video if clip.video in self._members else ""  # the identity is of the contents
 
     def frames(self, clip: Clip) -> Frames | None:
         from PIL import Image
@@ -107,12 +114,13 @@ def cached_vectors(
     path = folder / f"frames-{label}.safetensors" if folder else None
     known: dict[str, Any] = dict(load_file(path)) if path and path.is_file() else {}
     before = len(known)
+    kept = {clip.key: f"{source.content(clip)} {clip.span}" for clip in clips if source.content(clip)}
     for i, clip in enumerate(clips):
-        if clip.key in known:
+        if clip.key not in kept or kept[clip.key] in known:
             continue
         frames = source.frames(clip)
         if frames is not None and len(frames):
-            known[clip.key] = _encode(backbone, frames).astype(np.float16)
+            known[kept[clip.key]] = _encode(backbone, frames).astype(np.float16)
         if report and i % 50 == 49:
             report(f"encoded {i + 1} of {len(clips)} videos")
     if path and len(known) > before:
@@ -120,7 +128,7 @@ def cached_vectors(
         temporary = path.with_suffix(f".{os.getpid()}.part")  # several processes may do the same work
         save_file(known, temporary)
         temporary.replace(path)
-    return {clip.key: known[clip.key] for clip in clips if clip.key in known}
+    return {key: known[name] for key, name in kept.items() if name in known}
 
 
 def _encode(backbone: Backbone, frames: Frames, size: int = 64) -> npt.NDArray[np.float32]:
@@ -201,13 +209,16 @@ class Order(Sampler[int]):
 
 
 def collate(samples: Sequence[Sample], seed: int = 0) -> Batch:
-    """Padded at the end to the longest. Pairs match for the same clip, the same sentence or the same class."""
+    """Padded at the end to the longest. Pairs match for the same clip, the same sentence or the same class. What is
+    drawn for the batch follows from `seed` and its clips."""
     video, mask = pad([s.frames for s in samples])
     keys, texts = np.array([s.key for s in samples]), np.array([s.text.strip().lower() for s in samples])
     match = (keys[:, None] == keys[None]) | (texts[:, None] == texts[None])
     numbers = [s.label for s in samples if s.label is not None]
     labels = torch.tensor(numbers) if numbers else None
-    return Batch(video, mask, [s.text for s in samples], torch.from_numpy(match), labels, seed)
+    told = f"{seed} {[s.key for s in samples]}".encode()
+    drawn = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big")
+    return Batch(video, mask, [s.text for s in samples], torch.from_numpy(match), labels, drawn)
 
 
 def pad(frames: Sequence[Frames]) -> tuple[torch.Tensor, torch.Tensor]:

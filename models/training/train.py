@@ -70,6 +70,7 @@ def train(
         raise VsearchError(
             f"recipe {recipe.name} has nothing to train with both towers frozen; zero-shot needs no training"
         )
+    model.kept_texts = {}
     run = _Run(model, backbone, folder, options, accelerator, len(training))
     held_out = Dataset(data.name, data.split, tuple(validation), data.query_unit)
     samples = Samples(training, frames, recipe.frames, options.seed, classes)
@@ -201,6 +202,7 @@ class _Run:
                     self.step += 1
                 self.optimiser.step()
                 self.optimiser.zero_grad()
+                self.accelerator.unwrap_model(self.model).after_step()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
         self.epoch += 1
@@ -279,7 +281,9 @@ class _Run:
         if not path.is_file():
             return  # nothing was finished yet: start from the beginning
         state = json.loads(path.read_text())
-        if state["recipe"] != model.recipe.as_dict() or state["options"] != _fixed(self.options):
+        if state["recipe"] != model.recipe.as_dict() or {
+            k: v for k, v in state["options"].items() if k != "epochs"
+        } != _fixed(self.options):
             raise VsearchError(
                 f"{self.folder} was begun with another recipe or other options; resume with the same ones"
             )
@@ -298,8 +302,8 @@ class _Run:
 
 
 def _fixed(options: TrainOptions) -> dict[str, Any]:
-    """What a resumed run must share with the one it continues."""
-    return {k: v for k, v in asdict(options).items() if k not in ("resume", "patience")}
+    """What a resumed run must share with the one it continues; it may go on for longer."""
+    return {k: v for k, v in asdict(options).items() if k not in ("resume", "patience", "epochs")}
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -11,7 +11,7 @@ from tests import media
 from vsearch.errors import VsearchError
 from vsearch.indexer import IndexOptions, index_videos, open_frames
 from vsearch.models import Backbone, load_backbone
-from vsearch.models.recipes import VideoText, load_recipe
+from vsearch.models.recipes import Recipe, VideoText, load_recipe
 from vsearch.models.training.datasets import Clip
 
 FROZEN, IN_NETWORK = load_recipe("efficient-prompt"), load_recipe("xclip")
@@ -50,7 +50,7 @@ def test_a_folder_gives_vectors_and_says_what_is_missing(
     assert len(part) == 2  # two samples a second
     np.testing.assert_array_equal(part, whole[2:4])
     assert any("broken.mp4" in line for line in said)
-    assert said[-1] == "2 of 5 annotated videos have no frames and are left out"
+    assert said[-1] == "2 annotated videos have no frames and are left out: broken, missing"
     (folder / "a.mp4").rename(folder / "hidden")  # the cache is enough from now on
     try:
         again = open_frames([folder], CLIPS[:1], backbone, FROZEN, tmp_path, said.append)[1]
@@ -58,6 +58,29 @@ def test_a_folder_gives_vectors_and_says_what_is_missing(
         (folder / "hidden").rename(folder / "a.mp4")
     assert isinstance(again, dict)
     np.testing.assert_array_equal(again["a"], whole)
+
+
+def test_a_video_replaced_by_another_has_that_ones_frames(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "videos").mkdir()
+    file, said = tmp_path / "videos" / "a.mp4", [""]
+
+    def frames(recipe: Recipe, folder: str = "videos") -> np.ndarray:
+        [clip], found = open_frames(
+            [tmp_path / folder], CLIPS[:1], backbone, recipe, tmp_path / "cache", said.append
+        )
+        return np.asarray(found[clip.key] if isinstance(found, dict) else found.frames(clip))
+
+    media.write_video(file)
+    before = [frames(recipe) for recipe in (FROZEN, IN_NETWORK)]
+    media.write_video(file, frames=30)
+    for recipe, old in zip((FROZEN, IN_NETWORK), before, strict=True):
+        assert len(frames(recipe)) < len(old)
+    (tmp_path / "videos").rename(tmp_path / "moved")  # the same content: nothing is decoded or encoded again
+    monkeypatch.setattr(Backbone, "encode_frames", None)
+    monkeypatch.setattr("vsearch.indexer.decode.DecodePool", None)
+    assert len(frames(FROZEN, "moved")) == 3
 
 
 def test_in_network_recipes_get_pictures(folder: Path, backbone: Backbone, tmp_path: Path) -> None:

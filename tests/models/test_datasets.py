@@ -209,3 +209,51 @@ def test_the_real_lists() -> None:
     assert (len(nine.clips), len(seven.clips)) == (9000, 7010)
     assert not {c.video for c in nine.clips} & {c.video for c in test.clips}
     assert sum(len(c.captions) for c in nine.clips) == 180_000
+
+
+def test_a_clip_listed_twice_is_one_with_all_its_captions(tmp_path: Path) -> None:
+    file, said = tmp_path / "hf.json", list[str]()
+    rows = [("a", "one"), ("b", "two"), ("a", "three"), ("a", "one")]
+    file.write_text(json.dumps([{"video_id": video, "caption": text} for video, text in rows]))
+    found = read_dataset("msrvtt", file, report=said.append)
+    assert [(c.video, c.captions) for c in found.clips] == [("a", ("one", "three")), ("b", ("two",))]
+    assert "1 listed more than once" in said[0]
+    assert said[0].endswith(": a")
+    (tmp_path / "JSFUSION.csv").write_text("video_id,sentence\nv1,one\nv1,two\n")
+    assert len(read_dataset("msrvtt", tmp_path / "JSFUSION.csv").clips) == 1
+    (tmp_path / "list.txt").write_text("a.mp4 run\na.mp4 jump\n")
+    with pytest.raises(VsearchError, match=r"a\.mp4 is listed as 'run' and as 'jump'"):
+        read_dataset("list", tmp_path / "list.txt")
+
+
+def test_videos_without_a_caption_are_left_out_by_name(tmp_path: Path) -> None:
+    file, said = tmp_path / "hf.json", list[str]()
+    content = [("a", ["one", " "]), ("silent", []), ("blank", ["", "\t"])]
+    file.write_text(json.dumps([{"video_id": video, "caption": texts} for video, texts in content]))
+    found = read_dataset("msrvtt", file, report=said.append)
+    assert [(c.video, c.captions) for c in found.clips] == [("a", ("one",))]
+    assert said == [
+        f"{file}: 2 without a caption are left out: silent, blank",
+        f"{file}: empty captions are left out of 1: a",
+    ]
+    file.write_text(json.dumps([{"video_id": "a", "caption": " "}]))
+    with pytest.raises(VsearchError, match="no clips"):
+        read_dataset("msrvtt", file)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ['a.mp4,"a dog\nb.mp4,a cat\nc.mp4,rain\n', 'a.mp4,a fox\nb.mp4,"a dog\nc.mp4,"rain"\n'],
+    ids=["to the end", "to the next quote"],
+)
+def test_a_quote_that_is_not_closed_is_refused_where_it_opens(rows: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(f"video,caption\n{rows}")
+    line = 1 + next(i for i, row in enumerate(rows.splitlines(), 1) if '"' in row)
+    with pytest.raises(VsearchError, match=f"line {line}: a quote .* opens a field and does not close it"):
+        read_dataset("plain", tmp_path / "mine.csv")
+
+
+def test_a_quoted_caption_may_have_commas_quotes_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text('video,caption\na.mp4,"a ""dog"",\nand a cat"\nb.mp4,rain\n')
+    found = read_dataset("plain", tmp_path / "mine.csv").clips
+    assert [c.captions[0] for c in found] == ['a "dog",\nand a cat', "rain"]

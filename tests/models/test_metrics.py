@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,11 +33,18 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, list[int]]:
     return scores, owner
 
 
+def mean_rank(row: Sequence[float], right: int) -> float:
+    """Over every order of those that tie."""
+    first = 1 + sum(s > row[right] for s in row)
+    places = range(first, first + sum(s == row[right] for s in row))
+    return sum(places) / len(places)
+
+
 @given(problems())
 @settings(deadline=None, max_examples=60)
 def test_text_to_video_is_counting(problem: tuple[np.ndarray, list[int]]) -> None:
     scores, owner = problem
-    found = [1 + sum(s > row[v] for s in row) for row, v in zip(scores, owner, strict=True)]
+    found = [mean_rank(row, v) for row, v in zip(scores, owner, strict=True)]
     result = text_to_video(scores, owner)
     assert result.r1 == pytest.approx(100 * sum(r == 1 for r in found) / len(found))
     assert result.r5 == pytest.approx(100 * sum(r <= 5 for r in found) / len(found))
@@ -51,12 +60,16 @@ def test_video_to_text_takes_the_best_sentence_of_each_video(problem: tuple[np.n
     found = []
     for video in range(videos):
         best = [max(scores[t, video] for t in range(len(owner)) if owner[t] == v) for v in range(videos)]
-        found.append(1 + sum(b > best[video] for b in best))
+        found.append(mean_rank(best, video))
     assert video_to_text(scores, owner).mean_rank == pytest.approx(np.mean(found))
 
 
-def test_a_tie_neither_worsens_a_rank_nor_adds_one() -> None:
-    assert ranks(np.zeros((3, 5)), np.array([0, 2, 4])).tolist() == [1, 1, 1]
+def test_who_scores_all_alike_ranks_as_chance_does() -> None:
+    assert ranks(np.zeros((3, 5)), np.array([0, 2, 4])).tolist() == [3, 3, 3]
+    for found in (text_to_video(np.ones((50, 50)), range(50)), video_to_text(np.ones((50, 50)), range(50))):
+        assert (found.median_rank, found.mean_rank) == (25.5, 25.5)
+        assert found.r1 == 0
+    assert top_k(np.ones((4, 50)), [0, 1, 2, 3], 5) == 0
 
 
 def test_scores_that_are_not_numbers_are_refused() -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from open_clip import SimpleTokenizer
 from torch import nn
 
 from tests.towers import shape_of, small_clip, tokens
 from vsearch.errors import ModelError
+from vsearch.models import Backbone, Preprocess
 from vsearch.models.prompts import ContinuousPrompts
-from vsearch.models.recipes import read
+from vsearch.models.recipes import Batch, VideoText, load_recipe, read
 from vsearch.models.recipes.blocks import count
+from vsearch.models.recipes.recipe import recipe_names
 from vsearch.models.recipes.temporal import TemporalAdapter, build_temporal, pool
 from vsearch.models.recipes.text_tower import MaskedWordHead, TextAdapters
 from vsearch.models.recipes.towers import CrossFrameTower, FrameTower, TedTower, build_tower
+from vsearch.models.training.samples import pad
 
 VIDEO = torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -119,12 +125,60 @@ def test_a_frame_hears_of_the_others_but_not_of_other_videos(kind: str) -> None:
     torch.testing.assert_close(before[1], after[1])
 
 
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n != "zero-shot"])
+def test_a_short_video_gives_the_same_alone_and_beside_longer_ones(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(
+        "small", small_clip(), SimpleTokenizer(), Preprocess(64, (0.5,) * 3, (0.25,) * 3), "cpu"
+    )
+    labels = ["running", "dancing"]
+    model = VideoText(load_recipe(name), backbone, labels).eval()
+    with torch.no_grad():
+        for part in model.new.parameters():
+            part.add_(0.1 * torch.randn_like(part))
+    rng = np.random.default_rng(0)
+    short, long = (rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8) for n in (2, 5))
+    together, mask = pad([short, long])
+    with torch.no_grad():
+        alone = model.embed_video(*pad([short]))
+        beside = model.embed_video(together, mask)
+        torch.testing.assert_close(beside.vectors[:1], alone.vectors, rtol=1e-4, atol=1e-5)
+        text = model.embed_text(labels)
+        torch.testing.assert_close(
+            model.logits(beside, text)[:1], model.logits(alone, text), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("part", ["masked_words", "classifier"])
+def test_heads_of_classes_hear_real_frames_alone(part: str) -> None:
+    torch.manual_seed(0)
+    recipe = replace(load_recipe("m2clip"), loss=replace(load_recipe("m2clip").loss, vc=1.0, cmlm=1.0))
+    backbone = Backbone(
+        "small", small_clip(), SimpleTokenizer(), Preprocess(64, (0.5,) * 3, (0.25,) * 3), "cpu"
+    )
+    model = VideoText(recipe, backbone, ["running", "dancing"]).eval()
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    video, mask = pad([frames])
+    padded = (
+        torch.cat([video, torch.full_like(video, 255)], dim=1),
+        torch.cat([mask, torch.zeros_like(mask)], dim=1),
+    )
+    loss = {"masked_words": "cmlm", "classifier": "vc"}[part]
+    found = []
+    for some, real in ((video, mask), padded):
+        with torch.no_grad():
+            batch = Batch(some, real, ["running"], torch.ones(1, 1, dtype=torch.bool), torch.tensor([0]), 7)
+            found.append(model(batch)[loss])
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0] > 0
+
+
 def test_difference_of_the_first_frame_is_zero() -> None:
     torch.manual_seed(0)
     adapter = TedTower(64, 1, hidden=16).mlp_adapters[0]
     nn.init.normal_(adapter.over_space.weight)  # type: ignore[union-attr, arg-type]
     x = torch.randn(2 * 3, 17, 64)
-    moved = (adapter(x, 3) - x).unflatten(0, (2, 3))
+    moved = (adapter(x, torch.ones(2, 3, dtype=torch.bool)) - x).unflatten(0, (2, 3))
     assert moved[:, 0].abs().max() == 0
     assert moved[:, 1, 0].abs().max() == 0  # class token
     assert moved[:, 1, 1:].abs().max() > 0

@@ -16,7 +16,7 @@ from tests.shapes import write_corpus
 from tests.towers import sighted_clip, write_model
 from vsearch.errors import ModelError, VsearchError
 from vsearch.models import Backbone, Preprocess, Window
-from vsearch.models.recipes import Recipe, load, load_recipe, read_card
+from vsearch.models.recipes import Recipe, VideoText, load, load_recipe, read_card
 from vsearch.models.recipes.recipe import RECIPES, TemporalPart
 from vsearch.models.recipes.trained_head import load_trained_head
 from vsearch.models.training import TrainOptions, ZipFrames, cached_vectors, pick, refuse_leak
@@ -116,6 +116,8 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert len((broken / "log.csv").read_text().splitlines()) == 4
     with pytest.raises(VsearchError, match="another recipe or other options"):
         quick(corpus, broken, resume=True, lr=1.0)
+    quick(corpus, broken, resume=True, epochs=5)  # a finished run goes on
+    assert len((broken / "log.csv").read_text().splitlines()) == 6
 
 
 def test_a_checkpoint_says_what_it_is_and_refuses_what_it_is_not(corpus: Path, tmp_path: Path) -> None:
@@ -203,6 +205,41 @@ def test_batches_mark_what_belongs_together() -> None:
     assert batch.match.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
     assert batch.mask.sum(1).tolist() == [1, 2, 3]
     assert batch.labels is None
+
+
+def test_every_batch_draws_anew() -> None:
+    clips = [Clip(str(i), (), "x") for i in range(40)]
+    samples = Samples(clips, {c.key: np.ones((1, 4), np.float16) for c in clips}, 8, 0, ["x"])
+    batches = [[samples[i] for i in range(at, at + 4)] for at in range(0, 40, 4)]
+    assert len({collate(batch, seed=3).seed for batch in batches}) == 10
+    assert collate(batches[0], seed=3).seed == collate(batches[0], seed=3).seed != collate(batches[0], 4).seed
+
+
+def test_a_scale_at_a_hundred_learns_and_never_passes_it(corpus: Path, tmp_path: Path) -> None:
+    backbone = small_backbone()
+    with torch.no_grad():
+        backbone.clip.logit_scale.fill_(np.log(100))
+    source = ZipFrames([corpus / "frames.zip"], backbone.preprocess)
+    data = read_dataset("plain", corpus / "labels-train.csv")
+    some = Dataset(data.name, "", data.clips[:16])
+    recipe = replace(load_recipe("clip4clip").on_frozen_frames(), train_text=False)
+    frames = cached_vectors(source, some.clips, backbone, None)
+    train(recipe, backbone, some, frames, tmp_path, TrainOptions(epochs=3, batch=4, lr=10.0))
+    learned = float(load_file(tmp_path / "last-3.safetensors")["weight.clip.logit_scale"])
+    assert learned < np.log(100) - 1e-4
+
+
+def test_a_sentence_is_read_once_where_no_text_trains(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, backbone, (seen, _), (frames, _) = frozen("efficient-prompt", corpus)  # type: ignore[misc]
+    recipe = replace(load_recipe("clip4clip-seqlstm").on_frozen_frames(), train_text=False)
+    clips = tuple(Clip(c.video, (f"{c.label} {i}", f"again {i}")) for i, c in enumerate(seen.clips[:40]))
+    read: list[str] = []
+    real = VideoText._read
+    monkeypatch.setattr(VideoText, "_read", lambda self, texts: read.extend(texts) or real(self, texts))
+    train(recipe, backbone, Dataset("mine", "", clips), frames, tmp_path, TrainOptions(epochs=6, batch=8))
+    assert len(read) == len(set(read)) <= 80
 
 
 def test_validation_is_apart_by_video_and_stable() -> None:

@@ -29,7 +29,12 @@ class Clip:
     @property
     def key(self) -> str:
         """Names the clip among all clips of its set."""
-        return self.video if self.start_s is None else f"{self.video}#{self.start_s:g}-{self.end_s:g}"
+        return f"{self.video}{self.span}"
+
+    @property
+    def span(self) -> str:
+        """Which part of the video; empty for all of it."""
+        return "" if self.start_s is None else f"#{self.start_s:g}-{self.end_s:g}"
 
 
 @dataclass(frozen=True)
@@ -95,16 +100,31 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def read_table(path: Path, *needed: str, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     """(line, row) of a CSV with a header that has the `needed` columns."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     missing = [name for name in needed if name not in (reader.fieldnames or [])]
     if missing:
         raise VsearchError(
             f"{path}, line 1: expected a header with {', '.join(needed)}; {', '.join(missing)} is missing"
         )
-    for row in reader:
+    for row in _whole_rows(reader, path):
         if any(row[name] is None for name in needed):
             raise wrong(path, reader.line_num, f"the columns {', '.join(needed)}", "a shorter row")
         yield reader.line_num, {k: v or "" for k, v in row.items() if k is not None}
+
+
+def _whole_rows(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, Any]]:
+    """Raises VsearchError where a quote is not closed, or closed amid a field."""
+    while True:
+        begins = reader.line_num + 1
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as fault:
+            raise VsearchError(
+                f'{path}, line {begins}: a quote (") opens a field and does not close it; close it, or write "" for one '
+                "that is part of the text"
+            ) from fault
 
 
 def field(item: Any, name: str, kind: type | tuple[type, ...], path: Path, where: str) -> Any:
