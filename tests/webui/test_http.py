@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -249,12 +250,22 @@ def test_a_request_after_a_long_answer_or_a_pause_is_no_slow_one(
             time.sleep(0.8)
 
 
-def test_slow_bodies_leave_places_for_everything_else(site: httpx.Client) -> None:
+def test_slow_bodies_keep_nobody_waiting(site: httpx.Client) -> None:
+    """One more than may arrive at once: the slow one that began first makes room, also for other bodies."""
+    body = json.dumps({"choice": "none such"}).encode()
     with contextlib.ExitStack() as stack:
-        for i in range(bodies.MAX_ARRIVING + 4):
-            address = "look" if i % 2 else "head"
+        slow = [
             stack.enter_context(opened(site, f"POST /api/{address} HTTP/1.1\r\nContent-Length: 50", b"\r\n{"))
+            for address in ("look", "head") * (bodies.MAX_ARRIVING // 2 + 2)
+        ]
         for address in ("/", "/api/library", f"/api/search?q={QUERY}"):
             assert site.get(address).status_code == 200
-        assert is_refusal(site.post("/api/head", json={"choice": "none such"}), 503)
+        for _ in range(3):
+            assert is_refusal(site.post("/api/head", content=body), 422)  # it was read, and there is no such head
         assert site.post("/api/retry", headers={"origin": "null"}).status_code == 403  # it has no body
+        assert slow[0].makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+        asked = f"POST /api/head HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        steady = stack.enter_context(opened(site, asked, b"\r\n" + body[:5]))
+        time.sleep(0.1)
+        steady.sendall(body[5:])
+        assert b"HTTP/1.1 422 " in steady.recv(1000)

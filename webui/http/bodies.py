@@ -27,52 +27,71 @@ def longest(method: str, path: str) -> int:
 
 
 class Bodies:
-    """Counts the bodies that are arriving."""
+    """The bodies that are arriving. When one more begins than may, the one whose time is up first makes room:
+    whoever sends slowly keeps nobody waiting."""
 
     def __init__(self) -> None:
-        self._arriving = 0
-
-    @property
-    def full(self) -> bool:
-        return self._arriving >= MAX_ARRIVING
+        self._arriving: set[Body] = set()
 
     def body(self, receive: Receive, most: int) -> Body:
-        return Body(self, receive, most)
-
-    def _count(self, change: int) -> None:
-        self._arriving += change
+        if len(self._arriving) >= MAX_ARRIVING:
+            min(self._arriving, key=lambda body: body.ends).give_up()
+        body = Body(receive, most, self._arriving.discard)
+        self._arriving.add(body)
+        return body
 
 
 class Body:
-    """A `receive` that raises HTTPException 413 for a body that is too long and 408 for one that is too slow.
+    """A `receive` that raises HTTPException 413 for a body that is too long, 408 for one that is too slow, and 503 for
+    one that was given up.
 
     Holds a place among the arriving until the body is complete, or `close`.
     """
 
-    def __init__(self, bodies: Bodies, receive: Receive, most: int) -> None:
-        self._bodies, self._receive, self._most = bodies, receive, most
+    def __init__(self, receive: Receive, most: int, leave: Callable[[Body], None]) -> None:
+        self._receive, self._most, self._leave = receive, most, leave
         self._seen = 0
         self._began = time.monotonic()
-        self._arriving = True
-        bodies._count(+1)
+        self._complete = self._given_up = False
+        self._next: asyncio.Future[Message] | None = None
+
+    @property
+    def ends(self) -> float:
+        """When its time is up."""
+        return self._began + PATIENCE_S + self._seen / LEAST_RATE
 
     async def __call__(self) -> Message:
-        if not self._arriving:
+        if self._complete:
             return await self._receive()
-        left = self._began + PATIENCE_S + self._seen / LEAST_RATE - time.monotonic()
+        if self._given_up:
+            raise self._refused()
+        self._next = asyncio.ensure_future(self._receive())
         try:
-            message = await asyncio.wait_for(self._receive(), max(left, 0))
+            message = await asyncio.wait_for(self._next, max(self.ends - time.monotonic(), 0))
         except asyncio.TimeoutError:
             self.close()
             raise HTTPException(408, "the request came too slowly", {"connection": "close"}) from None
+        except asyncio.CancelledError:
+            if self._given_up:
+                raise self._refused() from None
+            raise
         self._seen += len(message.get("body", b""))
         if self._seen > self._most:
             raise HTTPException(413, "the request is too large")
         if not message.get("more_body", False):
+            self._complete = True
             self.close()
         return message
 
+    def give_up(self) -> None:
+        self._given_up = True
+        self.close()
+        if self._next is not None:
+            self._next.cancel()
+
     def close(self) -> None:
-        if self._arriving:
-            self._arriving = False
-            self._bodies._count(-1)
+        self._leave(self)
+
+    def _refused(self) -> HTTPException:
+        headers = {"connection": "close", "retry-after": "1"}
+        return HTTPException(503, "too many slow requests at once; try again", headers)

@@ -98,7 +98,7 @@ class Guard:
             await Response(status_code=303, headers={"location": clean, "set-cookie": cookie})(
                 scope, receive, send
             )
-        elif self._in_work >= MAX_AT_ONCE or (_has_body(headers) and self._bodies.full):
+        elif self._in_work >= MAX_AT_ONCE:
             again = {"retry-after": "1"}
             await _answer(scope, receive, send, 503, "too many requests at once; try again", again)
         else:
