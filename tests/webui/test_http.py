@@ -261,7 +261,9 @@ def test_slow_bodies_keep_nobody_waiting(site: httpx.Client) -> None:
         for address in ("/", "/api/library", f"/api/search?q={QUERY}"):
             assert site.get(address).status_code == 200
         for _ in range(3):
-            assert is_refusal(site.post("/api/head", content=body), 422)  # it was read, and there is no such head
+            assert is_refusal(
+                site.post("/api/head", content=body), 422
+            )  # it was read, and there is no such head
         assert site.post("/api/retry", headers={"origin": "null"}).status_code == 403  # it has no body
         assert slow[0].makefile("rb").read().startswith(b"HTTP/1.1 503 ")
         asked = f"POST /api/head HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
