@@ -60,6 +60,12 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
                     "vsearch: the folder that you are in was deleted; go to another and run the command again"
                 )
                 raise typer.Exit(EXIT_ERROR) from None
+            if isinstance(error, OSError) and error.filename is not None and error.strerror:
+                where = os.fsdecode(error.filename)
+                note(
+                    f"vsearch: {where} cannot be used ({error.strerror.lower()}): check its disk and permissions"
+                )
+                raise typer.Exit(EXIT_ERROR) from None
             kind = type(error).__name__
             note(
                 f"vsearch: unexpected fault ({kind}: {error}); VSEARCH_DEBUG=1 shows where, please report it"

@@ -93,13 +93,13 @@ class Generator:
             return torch.sigmoid(logits).numpy()
 
     def save(self, path: Path) -> None:
-        """One safetensors file; the configuration is JSON in its header."""
-        from safetensors.torch import save_file
+        """One safetensors file; the configuration is JSON in its header. Raises ModelError when it cannot be written."""
+        from safetensors.torch import save
+
+        from vsearch.models.recipes import checkpoint
 
         tensors = {name: tensor.contiguous() for name, tensor in self.net.state_dict().items()}
-        temporary = path.with_name(path.name + ".partial")
-        save_file(tensors, temporary, {"proposal_generator": json.dumps(asdict(self.config))})
-        temporary.replace(path)
+        checkpoint.write_whole(path, save(tensors, {"proposal_generator": json.dumps(asdict(self.config))}))
 
     def _input(self, vectors: Vectors) -> torch.Tensor:
         import torch

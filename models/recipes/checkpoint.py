@@ -3,6 +3,7 @@ everything needed to use them rightly: recipe, backbone, normalisation, colour o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -71,7 +72,6 @@ def save(
         backbone.preprocess.size, data, tuple(model.labels), metrics, seed,
         hashlib.blake2b(content, digest_size=12).hexdigest(),
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / WEIGHTS, content)
     write_whole(folder / CARD, (json.dumps(asdict(card), indent=1) + "\n").encode())
     return card
@@ -155,9 +155,20 @@ def put(model: VideoText, tensors: dict[str, Any], where: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file, wholly or not at all. Raises ModelError when the disk does not take it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ModelError(f"cannot write {path} ({why}); what was written before is kept") from error

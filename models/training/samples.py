@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import random
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -108,7 +107,9 @@ def cached_vectors(
 
     folder: where the cache file lies, None keeps nothing. Known vectors of the same source and backbone are used.
     """
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
+
+    from vsearch.models.recipes import checkpoint
 
     label = hashlib.blake2b(f"{source.identity} {backbone.identity}".encode(), digest_size=8).hexdigest()
     path = folder / f"frames-{label}.safetensors" if folder else None
@@ -124,10 +125,7 @@ def cached_vectors(
         if report and i % 50 == 49:
             report(f"encoded {i + 1} of {len(clips)} videos")
     if path and len(known) > before:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.part")  # several processes may do the same work
-        save_file(known, temporary)
-        temporary.replace(path)
+        checkpoint.write_whole(path, save(known))
     return {key: known[name] for key, name in kept.items() if name in known}
 
 
