@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.indexer.decode.structure import Part, is_one_recording, is_unbroken
-from vsearch.indexer.decode.thin import is_b_picture
+from vsearch.indexer.decode.thin import is_b_picture, is_whole_picture
 from vsearch.indexer.sniff import ASF, AVI, FLV, GIF, MATROSKA, MP4, MPEG, MPEGTS, OGG
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ _REORDER = 16  # pictures, at most (H.264, A.3.1)
 class Packets:
     """Reads an opened video's packets. `mended`: whether a clock started again. `hole_s`: (from, to) of the first gap
     in which bytes lie that nothing could be made of, as time stamps; `holes`: how many there are; `pause_s`: of the
-    first without pictures, whatever the reason. `read_fault`: the
-    file could not be read to its end. `progress`: (seconds of the clock, share of the file) where it started again.
+    first without pictures, whatever the reason. `lost_at_s`: where bytes are of which nobody tells how long they
+    are shown, as a time stamp. `torn`: pictures without their end. `position`: where in
+    the file the last packet begins. `read_fault`: the file could not be read to its
+    end. `progress`: (seconds of the clock, share of the file) where it started again.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class Packets:
         self.holes = 0
         self.hole_s: tuple[float, float] | None = None
         self.pause_s: tuple[float, float] | None = None
+        self.lost_at_s: float | None = None
+        self.torn = 0
         self.progress: tuple[float, float] | None = None
         self.end: int | None = None  # ticks: where a picture ends that is told to stay
         self.attach(container, stream)
@@ -77,14 +81,16 @@ class Packets:
         self._top: int | None = None  # the latest time shown
         self._top_length = self._step
         self._last_dts: int | None = None
-        self._position = -1  # in the file: of the last packet of which it is known
+        self.position = -1  # in the file: of the last packet of which it is known
         self._earlier = -1  # the place before that
         self._known = 0  # bytes of all packets from there on
         self._edge, self._edge_size = (
             -1,
             0,
         )  # of the last packet of any stream: where it ends, bytes (Matroska)
+        self._broken = False  # what lies between the last two packets of any stream (AVI)
         self._pause: tuple[int, int] | None = None  # (from, to) without pictures, not looked at yet
+        self._tear = False  # whether the last picture lacks something
         self._stumbled = 0  # packets for which bytes that are none count
         self._unpack: BitStreamFilterContext | None = None
         self._packets = self._read()
@@ -105,26 +111,41 @@ class Packets:
     def _read(self) -> Iterator[Packet[Any]]:
         index = self._stream.index
         for packet in self._demuxed():
+            self._measure(packet)
             if packet.stream_index != index:
                 self._known += packet.size
-                self._measure(packet)
                 continue
             if not packet.size:  # the flush at the end, or "the same picture again" (Theora)
                 self._reach(packet)
                 continue
+            self._look_for_tears(packet)
             for picture in self._unpacked(packet):
                 self._mend(picture)
                 yield picture
 
     def _measure(self, packet: Packet[Any]) -> None:
         """Whether the packet before it, of any stream, ends too far away."""
-        if self._name == MATROSKA and packet.pos is not None and packet.pos >= 0:
+        if packet.pos is None or packet.pos < 0:
+            return
+        if self._name == AVI:
+            head = packet.pos - _AVI_HEAD_BYTES
+            if 0 <= self._edge < head - 1 and not is_unbroken(self._path, self._part, AVI, self._edge, head):
+                self._broken = True
+            self._edge = packet.pos + packet.size
+        elif self._name == MATROSKA:
             distance = packet.pos - self._edge
             if self._edge >= 0 and distance > max(
                 _HOLE_BYTES, self._edge_size
             ):  # not what is added to one: its alpha
                 self._stumbled = 2
             self._edge, self._edge_size = packet.pos + packet.size, packet.size
+
+    def _look_for_tears(self, packet: Packet[Any]) -> None:
+        """Decoders of MPEG-2 make up what a picture lacks; so does its clock, where whole packets are lost."""
+        if self._tear:  # what is cut off at the end of a recording is no damage
+            self.torn += 1
+            self._stumbled = 2
+        self._tear = self._codec == "mpeg2video" and not is_whole_picture(bytes(packet), self._stream.height)
 
     def _unpacked(self, packet: Packet[Any]) -> list[Packet[Any]]:
         """DivX and Xvid put a B-picture into the chunk of the one before it, to be shown with an empty chunk that
@@ -158,6 +179,10 @@ class Packets:
                 return
             except MemoryError:
                 raise
+            except (
+                IndexError
+            ):  # a packet of a stream that shows itself only now, such as sound that begins late
+                continue
             except av.BlockingIOError:
                 left -= 1
                 self._stumbled = 2
@@ -183,7 +208,11 @@ class Packets:
             return
         stamp += self._shift
         if self._name == AVI:
-            stamp += self._skipped(packet)
+            skipped = self._skipped(packet)
+            stamp += skipped
+            if self._broken and not skipped and self.lost_at_s is None and self._top is not None:
+                self.lost_at_s = self._top * self._base_s
+            self._broken = False
         top = self._top
         if top is None:
             top = stamp
@@ -218,17 +247,17 @@ class Packets:
             if dts is not None:
                 packet.dts = dts + self._shift
         if packet.pos is not None and packet.pos >= 0:
-            if packet.pos != self._position:
-                self._earlier = self._position
-            self._position, self._known = packet.pos, 0
+            if packet.pos != self.position:
+                self._earlier = self.position
+            self.position, self._known = packet.pos, 0
         self._known += packet.size
 
     def _skipped(self, packet: Packet[Any]) -> int:
         """Ticks that an AVI file's index has between two packets and its reader, who counts chunks, has not: where
         chunks are lost."""
-        if packet.pos is None or packet.dts is None or self._position < 0:
+        if packet.pos is None or packet.dts is None or self.position < 0:
             return 0
-        if packet.pos - self._position <= self._known + 8 * _AVI_HEAD_BYTES:
+        if packet.pos - self.position <= self._known + 8 * _AVI_HEAD_BYTES:
             return 0
         entries = self._stream.index_entries
         at = bisect_left(entries, packet.pos - _AVI_HEAD_BYTES, key=lambda entry: entry.pos)
@@ -270,27 +299,26 @@ class Packets:
 
     def _is_held(self, packet: Packet[Any]) -> bool:
         """Whether the stream goes on where its clock leaps forward."""
-        if self._name not in (MPEGTS, MPEG) or self._position < 0:
+        if self._name not in (MPEGTS, MPEG) or self.position < 0:
             return False
         alone = len(self._container.streams) == 1
-        return is_one_recording(self._path, self._part, self._name, self._position, packet.pos, alone=alone)
+        return is_one_recording(self._path, self._part, self._name, self.position, packet.pos, alone=alone)
 
     def _look_for_hole(self, packet: Packet[Any]) -> bool:
         """Whether pictures paused where bytes are that belong to no packet."""
-        self._measure(packet)
         stumbled = self._stumbled > 0 or packet.is_corrupt
-        if packet.pos is None or self._position < 0:
+        if packet.pos is None or self.position < 0:
             if not stumbled:
                 return False  # not yet
         else:
-            between = packet.pos - self._position
+            between = packet.pos - self.position
             if self._name not in (MP4, AVI, ASF, MPEGTS) and between - self._known > max(
                 _HOLE_BYTES, between // 2
             ):
                 self._stumbled, stumbled = 2, True
             if self._pause is not None and not stumbled:
                 # Ogg's pages tell when they end, so what is lost shows a page later, or as early as the next page.
-                since = self._earlier if self._name == OGG and self._earlier >= 0 else self._position
+                since = self._earlier if self._name == OGG and self._earlier >= 0 else self.position
                 stumbled = not is_unbroken(self._path, self._part, self._name, since, packet.pos)
         self._stumbled -= self._stumbled > 0
         if self._pause is None:
@@ -368,28 +396,3 @@ class AviSlots:
             self._slots.popleft()
         if self._slots:
             frame.pts = self._slots.popleft()
-
-
-class PictureTimes:
-    """Times of successive pictures, made to increase: missing and repeated time stamps."""
-
-    def __init__(self, step_s: float) -> None:
-        self._step_s = step_s
-        self._last_s: float | None = None
-
-    def place(self, frame: VideoFrame) -> float:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        last = self._last_s
-        base = frame.time_base
-        if stamp is None or base is None:
-            place = 0.0 if last is None else last + self._step_s
-        else:
-            place = stamp * base.numerator / base.denominator  # rounded once, as by Fraction, and faster
-            if last is not None and place <= last:
-                place = last + 0.001
-        self._last_s = place
-        return place
-
-    def restart(self) -> None:
-        """After a seek, whose landing may be anywhere."""
-        self._last_s = None

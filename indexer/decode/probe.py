@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsearch.errors import MediaError
-from vsearch.indexer.decode.structure import Part, atoms, segment_end
+from vsearch.indexer.decode.structure import Part, atoms, gif_is_whole, is_unbroken, segment_end
 from vsearch.indexer.sniff import (
     ASF,
     ASF_PROPERTIES,
     AVI,
     FLV,
+    GIF,
     HEAD_BYTES,
     MATROSKA,
     MP4,
@@ -118,11 +119,11 @@ def codec_name(stream: VideoStream) -> str:
 
 
 def cut_short(path: Path, container: str, part: Part) -> bool:
-    """Whether an mp4, matroska, avi, asf or flv file is shorter than its own headers say. Raises OSError."""
+    """Whether an mp4, matroska, avi, asf, flv or gif file is shorter than it says itself. Raises OSError."""
     size = part.size
     head = read_head(path, part.start)
     if container == MP4:
-        return any(end > part.end or not kind.strip(b"\0") for kind, _, end in atoms(path, part))
+        return any(end > part.end or not kind.strip(b" ").isalnum() for kind, _, end in atoms(path, part))
     if container == AVI:
         declared = int.from_bytes(head[4:8], "little") + 8
         return 8 < declared < 1 << 31 and size < declared
@@ -135,7 +136,14 @@ def cut_short(path: Path, container: str, part: Part) -> bool:
     if container == MATROSKA:
         end = segment_end(head)
         return end is not None and size < end
-    return False
+    return container == GIF and not gif_is_whole(path, part)
+
+
+def is_tail_lost(path: Path, container: str, part: Part, since: int) -> bool:
+    """Whether bytes of which nothing can be made follow the packet at `since`; zeros are room that a recorder took."""
+    if since < 0 or is_unbroken(path, part, container, since, part.size):
+        return False
+    return bool(read_head(path, max(0, part.end - HEAD_BYTES)).strip(b"\0"))
 
 
 def is_fragmented(path: Path, part: Part) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
-from vsearch.indexer.decode.packets import AviSlots, Packets, PictureTimes
+from vsearch.indexer.decode.packets import AviSlots, Packets
 from vsearch.indexer.decode.picture import (
     Kept,
     StoredPicture,
@@ -27,14 +27,15 @@ from vsearch.indexer.decode.probe import (
     cut_short,
     is_fragmented,
     is_one_segment,
+    is_tail_lost,
     open_video,
     pixel_aspect,
     stream_duration_s,
 )
-from vsearch.indexer.decode.source import MAX_DURATION_S, DecodeOptions, Shown, clock
+from vsearch.indexer.decode.source import MAX_DURATION_S, DecodeOptions, PictureTimes, Shown, clock
 from vsearch.indexer.decode.structure import Part
 from vsearch.indexer.decode.thin import is_header, keyframes, thinning
-from vsearch.indexer.sniff import ASF, AVI, MATROSKA, MP4, MPEG, MPEGTS
+from vsearch.indexer.sniff import ASF, AVI, FLV, GIF, MATROSKA, MP4, MPEG, MPEGTS
 from vsearch.records import MediaInfo
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 _BY_INDEX = (MP4, MATROSKA)  # are sought in by their index; others are read on, packets undecoded
 _GAP_S = 4.0  # shorter gaps are read through: a seek, too, decodes from a keyframe on
-_GUESSES_DURATION = (AVI, ASF)  # FFmpeg estimates it from the file's size, also when that is cut short
+_GUESSES_DURATION = (AVI, ASF, GIF)  # FFmpeg estimates it from the file, also when that is cut short
 _EPSILON_S = 1e-6
 _MAX_LEAD_S = 3600.0  # of sound before the first picture
 
@@ -81,7 +82,7 @@ class PyavSource:
         except BaseException:
             self.close()
             raise
-        self._lost_packets = 0  # a stream that was joined in the middle begins with some
+        self._lost_packets = self._packets.torn = 0  # a stream that was joined in the middle begins with some
         if first.interlaced_frame:
             self._thin = None  # fields may come alone
         self.zero_s, self.first_s = self._presentation_start(first)
@@ -168,7 +169,10 @@ class PyavSource:
 
     def damage(self, covered_s: float) -> str | None:
         cut = cut_short(self._path, self._name, self.part)
-        lost = self._lost_packets
+        lost = self._lost_packets + self._packets.torn
+        if self._packets.lost_at_s is not None:
+            since_s = max(0.0, self._packets.lost_at_s - self.zero_s)
+            return f"damaged: part of it could not be read at {clock(since_s)}, and times after that may be too early"
         if self._packets.end is not None:  # a picture that stays may be told to stay
             covered_s = max(covered_s, self._packets.end * self._base_s - self.zero_s)
         expected = None if self._packets.mended else self._expected_s
@@ -184,7 +188,7 @@ class PyavSource:
             expected = None
         if expected is None:
             if cut and hole_s is None:
-                how = "damaged or cut short" if self._name == MP4 else "cut short"
+                how = "damaged or cut short" if self._name in (MP4, GIF) else "cut short"
                 return f"the file is {how} after {clock(covered_s)}"
         elif not complete and (
             cut
@@ -199,6 +203,10 @@ class PyavSource:
             since_s, until_s = (max(0.0, stamp_s - self.zero_s) for stamp_s in hole_s)
             more = ", and more further on" if self._packets.holes > 1 else ""
             return f"damaged: nothing from {clock(since_s)} to {clock(until_s)} could be read{more}"
+        if (self._name == MPEGTS or (self._name == FLV and not complete)) and is_tail_lost(
+            self._path, self._name, self.part, self._packets.position
+        ):
+            return f"damaged: nothing after {clock(covered_s)} could be read"
         if lost:
             return f"damaged: {lost} of its pictures could not be decoded" if lost > 1 else (
                 "damaged: one of its pictures could not be decoded"

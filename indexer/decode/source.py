@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vsearch.indexer.decode.picture import FrameShape, Image, StoredPicture
 from vsearch.records import MediaInfo
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 DECODERS = ("auto", "pyav", "decord", "nvdec")
 MAX_DURATION_S = 48 * 3600.0  # a hostile file may claim years; longer ones are indexed up to here
@@ -72,6 +75,31 @@ class Source(Protocol):
     def damage(self, covered_s: float) -> str | None: ...
 
     def close(self) -> None: ...
+
+
+class PictureTimes:
+    """Times of successive pictures, made to increase: missing and repeated time stamps."""
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
+        self._last_s: float | None = None
+
+    def place(self, frame: VideoFrame) -> float:
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        last = self._last_s
+        base = frame.time_base
+        if stamp is None or base is None:
+            place = 0.0 if last is None else last + self._step_s
+        else:
+            place = stamp * base.numerator / base.denominator  # rounded once, as by Fraction, and faster
+            if last is not None and place <= last:
+                place = last + 0.001
+        self._last_s = place
+        return place
+
+    def restart(self) -> None:
+        """After a seek, whose landing may be anywhere."""
+        self._last_s = None
 
 
 def clock(seconds: float) -> str:

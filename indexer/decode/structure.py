@@ -14,6 +14,7 @@ from typing import NamedTuple
 from vsearch.indexer.sniff import (
     ASF,
     ASF_PROPERTIES,
+    AVI,
     FLV,
     MATROSKA,
     MP4,
@@ -146,6 +147,9 @@ def _scanned(path: Path, container: str, start: int, end: int, most: int = _MOST
 
 
 _MOST_BYTES = 64_000_000
+_MOST_CHUNKS = (
+    1 << 17
+)  # bytes of an AVI file that are looked through; streams that lie apart are far from each other
 _OGG_HEADER = 27
 _PACK, _END, _SYSTEM = 0xBA, 0xB9, 0xBB
 _PACK_START = b"\0\0\1\xba"
@@ -162,7 +166,7 @@ def is_unbroken(path: Path, part: Part, container: str, since: int, until: int) 
         return True
     with open(path, "rb") as file:
         file.seek(part.start + since)
-        data = file.read(until - since + _OGG_HEADER)
+        data = file.read(min(until - since, _MOST_CHUNKS if container == AVI else _MOST_BYTES) + _OGG_HEADER)
     if container == ASF:
         return _asf_packets(data, until - since, _asf_packet_bytes(read_head(path, part.start)))
     return check is None or check(data, until - since)
@@ -291,9 +295,91 @@ def _asf_packets(data: bytes, length: int, size: int) -> bool:
     """All of one size, and most often they begin alike: with two zeros of error correction."""
     if not size or data[1:3] != b"\0\0":
         return True
-    return length % size == 0 and all(data.startswith(data[:3], at) for at in range(0, length, size))
+    starts = range(0, length + 1, size)
+    return length % size == 0 and all(
+        data.startswith(data[:3], at) and (at == length or _asf_payloads(data[at : at + size]))
+        for at in starts
+    )
+
+
+def _asf_payloads(packet: bytes) -> bool:
+    """Whether a packet's payloads fill it (ASF specification, 5.2)."""
+    at = 3
+
+    def number(kind: int) -> int:
+        nonlocal at
+        size = (0, 1, 2, 4)[kind & 3]
+        at += size
+        return int.from_bytes(packet[at - size : at], "little")
+
+    lengths, properties = packet[at], packet[at + 1]
+    at += 2
+    whole = number(lengths >> 5) or len(packet)
+    number(lengths >> 1)  # of the packet in a sequence
+    whole -= number(lengths >> 3)  # padding
+    at += 6  # its times
+    several = lengths & 1
+    count, length_kind = (packet[at] & 63, packet[at] >> 6) if several else (1, 0)
+    at += several
+    for _ in range(count):
+        at += 1  # of which stream
+        for kind in (properties >> 4, properties >> 2):
+            number(kind)  # which object of it, from where on
+        told = number(properties)  # bytes about the object
+        at += told
+        length = number(length_kind) if several else whole - at
+        at += length
+        if at > whole:
+            return False
+    return at == whole
+
+
+def _avi_chunks(data: bytes, length: int) -> bool:
+    """RIFF: chunks with their sizes, in lists; some writers leave out the byte that makes a size even."""
+    at = 0 if data[:1].isalnum() else 1
+    while at < min(length, len(data) - 8):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if not kind.strip(b" ").isalnum():
+            return False
+        if kind in (b"LIST", b"RIFF"):
+            at += 12
+        else:
+            at += 8 + size
+            at += size & 1 and not data[at : at + 1].isalnum()
+    return at == length or len(data) - 8 < at < length
+
+
+def gif_is_whole(path: Path, part: Part) -> bool:
+    """Whether blocks follow each other to the end (GIF89a, 17 to 27), in every picture file joined. Raises OSError."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, end = part.start, part.end
+        while at < end:
+            kind = data[at]
+            if data[at : at + 4] == b"GIF8":
+                at += 13 + _colours(data[at + 10 : at + 11])
+                continue
+            if kind == 0x3B:
+                at += 1
+                if data[at : at + 4] != b"GIF8":
+                    return True
+                continue
+            if kind == 0x21:
+                at += 2
+            elif kind == 0x2C:
+                at += 11 + _colours(data[at + 9 : at + 10])
+            else:
+                return False
+            while at < end and data[at]:
+                at += 1 + data[at]
+            at += 1
+        return at == end
+
+
+def _colours(flags: bytes) -> int:
+    """Bytes of the table that follows."""
+    return 6 << (flags[0] & 7) if flags and flags[0] & 0x80 else 0
 
 
 _CHECKS: dict[str, Callable[[bytes, int], bool]] = {
-    FLV: _flv_tags, MPEG: _program_packets, MPEGTS: _transport_packets, OGG: _ogg_pages,
+    AVI: _avi_chunks, FLV: _flv_tags, MPEG: _program_packets, MPEGTS: _transport_packets, OGG: _ogg_pages,
 }  # fmt: skip

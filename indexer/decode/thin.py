@@ -9,6 +9,7 @@ picture is shown and what it is; all that is decoded comes out as it would have 
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -177,6 +178,26 @@ def is_b_picture(codec: str, data: bytes) -> bool:
             return kind % 5 == 1
         at = data.find(b"\x00\x00\x01", at + 3)
     return False
+
+
+_ROW = re.compile(rb"\x00\x00\x01([\x01-\xaf])", re.DOTALL)
+_MOST_ROWS_HEIGHT = 2800  # higher pictures number their rows in another way
+_EXTENSION = b"\0\0\1\xb5"
+
+
+def is_whole_picture(data: bytes, height: int) -> bool:
+    """Whether a packet of MPEG-2 has slices for every row of blocks of its picture, or of both its fields (ISO
+    13818-2, 6.1.2 and 6.3.10)."""
+    at = data.find(b"\0\0\1\0")
+    if height > _MOST_ROWS_HEIGHT or at < 0:
+        return True
+    extension = data.find(_EXTENSION, at)
+    while extension >= 0 and data[extension + 4 : extension + 5] > b"" and data[extension + 4] >> 4 != 8:
+        extension = data.find(_EXTENSION, extension + 4)
+    is_frame = extension < 0 or len(data) < extension + 7 or data[extension + 6] & 3 == 3
+    least = (height + 15) // 16 if is_frame else (height + 31) // 32
+    found = {match[1] for match in _ROW.finditer(data, at)}
+    return len(found) >= least
 
 
 def _golomb(bits: int, left: int) -> tuple[int, int]:
