@@ -41,12 +41,17 @@ from vsearch.models.training.localization_metrics import (
 )
 from vsearch.models.training.segments import Prediction
 from vsearch.retriever import live_encoder
-from vsearch.retriever.actions import Floats, Limits, Timeline, generated_by, propose, timeline_of
-from vsearch.retriever.actions.generated import frame_ranges, training_video
-from vsearch.retriever.actions.learn import annotated_pairs, prompted, with_instances
+from vsearch.retriever.actions import Limits, generated_by
+from vsearch.retriever.actions.learn import (
+    annotated_pairs,
+    frame_ranges,
+    prompted,
+    training_video,
+    with_instances,
+)
 from vsearch.retriever.actions.localize import REJECT, background_from, localize, reference_windows
-from vsearch.retriever.actions.proposals import Proposals, select
-from vsearch.retriever.actions.videos import embed_actions, vocabulary
+from vsearch.retriever.actions.proposals import Floats, Proposals, Timeline, propose, select
+from vsearch.retriever.actions.videos import embed_actions, timeline_of, vocabulary
 
 EVERYTHING = Limits(per_class=100, per_video=1000, least_score=0.0, overlapping=True)
 Maker = Callable[[str], Proposals]  # proposals of a video by name

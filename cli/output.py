@@ -84,7 +84,7 @@ def note_gone(answer: Answer) -> None:
 
 def recall(library: Library, rank: int) -> tuple[str, int, int]:
     """Path, start and end (ms) of a hit of the last query. Raises VsearchError."""
-    from vsearch.retriever import LAST_HITS
+    from vsearch.records import LAST_HITS
 
     try:
         noted = json.loads(library.recall(LAST_HITS) or "[]")

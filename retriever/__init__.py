@@ -10,14 +10,13 @@ if TYPE_CHECKING:
     from vsearch.retriever.answer import Answer, Hit
     from vsearch.retriever.formats import FORMATS, render, to_activitynet
     from vsearch.retriever.helper import Asked, ask, start
-    from vsearch.retriever.question import LAST_HITS, Question
+    from vsearch.retriever.question import Question
     from vsearch.retriever.searching import live_encoder, look_of
     from vsearch.retriever.session import Session
 
 # fmt: off
 __all__ = [
     "FORMATS",
-    "LAST_HITS",
     "Answer",
     "Asked",
     "Hit",
@@ -34,7 +33,7 @@ __getattr__ = face(__name__, {
     "answer": "Answer Hit",
     "formats": "FORMATS render to_activitynet",
     "helper": "Asked ask start",
-    "question": "LAST_HITS Question",
+    "question": "Question",
     "searching": "live_encoder look_of",
     "session": "Session",
 })

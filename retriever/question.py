@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-LAST_HITS = "last_hits"  # noted in the library, so that `vsearch clip 1` knows what 1 was
-
 
 @dataclass(frozen=True)
 class Question:

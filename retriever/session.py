@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from vsearch.library.catalogue import Reading
+from vsearch.records import LAST_HITS
 from vsearch.retriever.encoders import Encoders
-from vsearch.retriever.question import LAST_HITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from vsearch.library.index import HeldIndex
     from vsearch.models import Encoder
     from vsearch.records import EncoderInfo, Video
-    from vsearch.retriever.actions import Detection, Guess, Learned, Limits, Maker
+    from vsearch.retriever.actions import Detection, Learned, Limits, Maker
+    from vsearch.retriever.actions.classify import Guess
     from vsearch.retriever.answer import Answer
     from vsearch.retriever.question import Question
     from vsearch.retriever.searching import Only
@@ -166,12 +167,12 @@ class Session(Generic[Opened]):
         learned: Learned | None = None,
     ) -> dict[Video, list[Detection]]:
         """When the named actions happen in each video, best first."""
-        from vsearch.retriever.actions import DEFAULT_LIMITS, localize_videos, propose
+        from vsearch.retriever.actions import Limits, localize_videos
         from vsearch.retriever.searching import live_encoder
 
         library = self.library
         return localize_videos(
-            library, videos, names, limits=limits or DEFAULT_LIMITS, maker=maker or propose, learned=learned,
+            library, videos, names, limits=limits or Limits(), maker=maker, learned=learned,
             encoder=self.encoders.text(live_encoder(library)),
         )  # fmt: skip
 

@@ -14,9 +14,8 @@ from pydantic import BaseModel
 
 from vsearch.errors import VsearchError
 from vsearch.webui import heads, media
-from vsearch.webui.filters import Filters
 from vsearch.webui.http import REFUSALS, send_bytes, send_file
-from vsearch.webui.questions import PageQuestion, Visitors
+from vsearch.webui.questions import Filters, PageQuestion, Visitors
 from vsearch.webui.records import (
     AnswerRecord,
     DetectionRecord,
@@ -152,13 +151,11 @@ def timeline(request: Request, id: int, question: Asked) -> TimelineRecord:
     """How well each part of video `id` fits a question: at most 400 points, `score` a cosine."""
     import numpy as np
 
-    from vsearch.retriever import live_encoder
-    from vsearch.retriever.actions import dense_timeline_of, timeline_of
+    from vsearch.retriever.actions import dense_timeline_of
 
     visitors = _visitors(request)
     library, video = visitors.library, visitors.video(id)
-    plain = live_encoder(library).spec["head"].get("frame_space")
-    frames = (timeline_of if plain else dense_timeline_of)(library, video)
+    frames = dense_timeline_of(library, video)
     fit = frames.unit @ np.asarray(visitors.vector(question), dtype=np.float32)  # (T,)
     runs = np.array_split(np.arange(len(fit)), max(1, min(TIMELINE_POINTS, len(fit))))
     points = [

@@ -1,9 +1,10 @@
-"""The application: API, media and page behind one guard."""
+"""The application: API, media and page behind one guard; run until it is interrupted."""
 
 from __future__ import annotations
 
 import os
 import threading
+import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +13,13 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, Response
 
 import vsearch
+from vsearch.errors import VsearchError
 from vsearch.retriever import Session
 from vsearch.webui.api import router
 from vsearch.webui.http import Access, Guard, say_no
 from vsearch.webui.jobs import Jobs
-from vsearch.webui.media import Previews
+from vsearch.webui.media import Previews, Stills
 from vsearch.webui.questions import Visitors
-from vsearch.webui.stills import Stills
 
 ASSETS = Path(__file__).parent / "assets"
 MAX_UPLOADS_AT_ONCE = 4
@@ -67,3 +68,35 @@ def create_app(library: Path, access: Access, heads: Path | None = None) -> Guar
         return FileResponse(ASSETS / name, media_type=kind, headers={"cache-control": "no-cache"})
 
     return Guard(with_page(app), access)
+
+
+def serve(
+    library: Path, access: Access, port: int, *, heads: Path | None = None, open_browser: bool = False
+) -> None:
+    """Serve the page and the API. `heads`: a folder of checkpoints that may be adopted there.
+
+    Raises VsearchError when the address cannot be used.
+    """
+    import socket
+
+    import uvicorn
+
+    from vsearch.webui.http import configured
+
+    family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((access.host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise VsearchError(
+            f"cannot listen on {access.host}:{port} ({error}); choose another --port or --host"
+        ) from None
+    config = configured(
+        create_app(library, access, heads), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+    )
+    if open_browser:
+        address = f"http://{access.host}:{port}/"
+        threading.Timer(1.0, webbrowser.open, [address]).start()
+    uvicorn.Server(config).run([listener])

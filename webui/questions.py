@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +22,44 @@ if TYPE_CHECKING:
     from vsearch.library import Library
     from vsearch.records import Video
     from vsearch.retriever import Answer, Session
-    from vsearch.webui.filters import Filters
 
 MAX_LOOKS = 500  # vectors of uploads, about a kilobyte each; the oldest go first
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Dates are whole days, both included, of the file's last change; durations in seconds."""
+
+    folder: str | None = None
+    after: datetime.date | None = None
+    before: datetime.date | None = None
+    shortest_s: float | None = None
+    longest_s: float | None = None
+
+    def predicate(self) -> Callable[[Video], bool] | None:
+        """None when nothing is left out."""
+        if self == Filters():
+            return None
+        folder = Path(self.folder) if self.folder else None
+        begin = _start_of(self.after) if self.after else 0.0
+        end = _start_of(self.before) + DAY_S if self.before else float("inf")
+        low, high = self.shortest_s or 0.0, self.longest_s if self.longest_s is not None else float("inf")
+
+        def fits(video: Video) -> bool:
+            duration_s = video.media.duration_ms / 1000 if video.media else 0.0
+            inside = folder is None or video.path.is_relative_to(folder)
+            return inside and begin <= video.mtime_ns / 1e9 < end and low <= duration_s <= high
+
+        return fits
+
+
+def _start_of(day: datetime.date) -> float:
+    """Unix seconds; of the first and the last days of all dates, which no clock here reaches, ±infinity."""
+    try:
+        return datetime.datetime.combine(day, datetime.time()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return float("-inf") if day.year < 1970 else float("inf")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Prompts learned for a closed set of actions from annotated videos of a library; kept as a vocabulary.
+"""What annotated videos of a library teach: frames for the proposal generator, and prompts for a closed set of actions.
 
-What lies between the instances is shown as well: prompts that only tell the names apart from each other are worse
+Prompts are kept as a vocabulary. What lies between the instances is shown as well: prompts that only tell the names apart from each other are worse
 than none at telling them from other footage (`benchmarks/README.md`).
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from vsearch.errors import VsearchError
 from vsearch.maths import normalise
 from vsearch.models import Pairs, PromptOptions, embed_names, train_prompts
 from vsearch.retriever.actions.classify import class_vectors, fit_temperature
-from vsearch.retriever.actions.generated import annotated_in, frame_ranges
 from vsearch.retriever.actions.proposals import Floats, Timeline
 from vsearch.retriever.actions.videos import Learned, timeline_of
 from vsearch.retriever.encoders import matching_encoder
@@ -23,8 +23,9 @@ from vsearch.retriever.searching import live_encoder
 
 if TYPE_CHECKING:
     from vsearch.library import Library
-    from vsearch.models import Backbone
+    from vsearch.models import Backbone, TrainingVideo
     from vsearch.models.training import AnnotatedVideo, Segment
+    from vsearch.records import Video
 
 # Chosen by cross-validation over the source clips of the training videos of `benchmarks/localization.py`: 40 to 60 steps
 # name and rank left-out clips best, with more they fit the few clips there are.
@@ -107,3 +108,49 @@ def annotated_pairs(videos: Sequence[Annotated], labels: Sequence[str]) -> Pairs
     if not clips:
         return Pairs(list(labels), np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
     return Pairs(list(labels), normalise(np.concatenate(clips)), np.asarray(owners, dtype=np.int64))
+
+
+def annotated_frames(
+    library: Library, videos: Sequence[AnnotatedVideo], names: Collection[str] | None = None
+) -> list[TrainingVideo]:
+    """The stored frames of annotated videos."""
+    there = annotated_in(library, videos)
+    return [training_video(timeline_of(library, own), v.segments, names) for v, own in there]
+
+
+def annotated_in(library: Library, videos: Sequence[AnnotatedVideo]) -> list[tuple[AnnotatedVideo, Video]]:
+    """Those that the library holds: a file's name without ending is the video's id ("v_" may be left out)."""
+    from vsearch.records import INDEXED, PARTIAL
+
+    by_id = {video.path.stem.removeprefix("v_"): video for video in library.videos(INDEXED, PARTIAL)}
+    return [(v, by_id[v.id.removeprefix("v_")]) for v in videos if v.id.removeprefix("v_") in by_id]
+
+
+def training_video(
+    timeline: Timeline, segments: Sequence[Segment], names: Collection[str] | None = None
+) -> TrainingVideo:
+    """Frames and instances of the classes in `names` (all by default).
+
+    Instances of other classes are cut out: they are not background, and open-set training must not see them.
+    """
+    from vsearch.models import TrainingVideo
+
+    ranges = frame_ranges(timeline, segments)
+    wanted = np.asarray([names is None or s.label in names for s in segments], dtype=bool)
+    kept = np.ones(len(timeline), dtype=bool)
+    for first, last in ranges[~wanted].tolist():
+        kept[first:last] = False
+    for first, last in ranges[wanted].tolist():
+        kept[first:last] = True
+    place = np.concatenate([[0], np.cumsum(kept)])
+    return TrainingVideo(timeline.unit[kept], place[ranges[wanted]].reshape(-1, 2))
+
+
+def frame_ranges(timeline: Timeline, segments: Sequence[Segment]) -> npt.NDArray[np.int64]:
+    """(N, 2) the frames that lie in each segment, one at least; last exclusive."""
+    bounds = np.asarray([(s.start_s, s.end_s) for s in segments], dtype=np.float64).reshape(-1, 2) * 1000
+    middles = (timeline.edges_ms[:-1] + timeline.edges_ms[1:]) / 2
+    ranges = np.searchsorted(middles, bounds)
+    ranges[:, 0] = np.minimum(ranges[:, 0], max(0, len(timeline) - 1))
+    ranges[:, 1] = np.clip(ranges[:, 1], ranges[:, 0] + 1, len(timeline))
+    return ranges.astype(np.int64)

@@ -1,4 +1,6 @@
-"""Proposals without training: where a video's frame vectors change, and which runs of frames hold together.
+"""Proposals of intervals: without training, and judged by a trained generator, too.
+
+Without training: where a video's frame vectors change, and which runs of frames hold together.
 
 Two sources of candidate intervals over (T, D) frame vectors:
   grouping   neighbouring runs of frames are merged, the most alike first (Ward's criterion on unit vectors,
@@ -12,13 +14,17 @@ Pure numpy; an hour of video at 2 frames a second takes well under a second.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vsearch.maths import normalise, tiou
+
+if TYPE_CHECKING:
+    from vsearch.models import Generator
 
 Vectors = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float32]
@@ -202,3 +208,30 @@ def _unlikeness(a: Floats, b: Floats) -> Floats:
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
     return np.where(norms > 0, (1 - cosine) / 2, 0).astype(np.float32)
+
+
+# Chosen on training videos with half of the classes left out of training: mAP of the left-out half is 37 without
+# doubt, 70 at 0.5, 74 at 1, and 75 for the training-free maker alone.
+DOUBT = 1.0
+
+
+def generated_by(generator: Generator) -> Callable[[Timeline], Proposals]:
+    """A maker that judges the generator's intervals and the training-free ones, by the geometric mean of what the
+    generator expects of an interval and of how distinct it is: the first knows actions, the second any video.
+    A generator expects little of actions unlike those it was trained on; DOUBT keeps that from hiding them.
+
+    Raises ModelError (when used) for frames of another width than it was trained on.
+    """
+
+    def judged(timeline: Timeline) -> Proposals:
+        spans = np.unique(
+            np.concatenate([generator.candidates(timeline.unit), candidate_spans(timeline)]), axis=0
+        )
+        spans = spans[(spans[:, 1] - spans[:, 0]) >= min(MIN_FRAMES, len(timeline))]
+        expected = generator.score(timeline.unit, spans)
+        trust = (DOUBT + expected) / (DOUBT + 1)
+        scores = np.sqrt(trust * distinctness(timeline, spans[:, 0], spans[:, 1]))
+        number = max(AT_LEAST, round(PER_MINUTE * timeline.edges_ms[-1] / 60_000))
+        return select(timeline, spans, scores, number)
+
+    return judged

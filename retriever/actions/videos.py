@@ -16,6 +16,7 @@ import numpy as np
 from vsearch.errors import DamagedFramesError, LibraryError, VsearchError
 from vsearch.maths import normalise
 from vsearch.models import ACTION_TEMPLATES
+from vsearch.retriever.actions.intervals import find_intervals
 from vsearch.retriever.actions.localize import (
     DEFAULT_LIMITS,
     FEWEST_REFERENCES,
@@ -31,7 +32,6 @@ from vsearch.retriever.actions.proposals import Floats, Ints, Proposals, Timelin
 from vsearch.retriever.answer import Answer, Hit
 from vsearch.retriever.calibrate import strength
 from vsearch.retriever.encoders import check_head
-from vsearch.retriever.intervals import find_intervals
 from vsearch.retriever.searching import (
     Sentence,
     check_threshold,
@@ -143,14 +143,15 @@ def localize_videos(
     names: Sequence[str],
     *,
     limits: Limits = DEFAULT_LIMITS,
-    maker: Maker = propose,
+    maker: Maker | None = None,
     learned: Learned | None = None,
     encoder: TextEncoder | None = None,
 ) -> dict[Video, list[Detection]]:
     """Detections of the named actions in each video, best first.
 
-    `learned`: a vocabulary from examples, whose vectors stand in for the names'. `encoder`: the library's, if it
-    is at hand. Raises LibraryError for a video without stored frames, ModelError when the library's model is not at hand.
+    `maker`: of proposals; without training by default. `learned`: a vocabulary from examples, whose vectors stand in
+    for the names'. `encoder`: the library's, if it is at hand. Raises LibraryError for a video without stored frames,
+    ModelError when the library's model is not at hand.
     """
     if learned is not None:
         check_backbone(library, learned)
@@ -162,7 +163,12 @@ def localize_videos(
     background = _background(library, videos, texts, view, named=learned is None)
     return {
         video: localize(
-            view(library, video), maker(timeline_of(library, video)), names, texts, background, limits
+            view(library, video),
+            (maker or propose)(timeline_of(library, video)),
+            names,
+            texts,
+            background,
+            limits,
         )
         for video in videos
     }

@@ -97,7 +97,7 @@ def test_after_the_first_pass_everything_is_searchable_and_marked(
 ) -> None:
     from vsearch.cli.output import print_hits
     from vsearch.retriever import Answer
-    from vsearch.retriever.actions import timeline_of
+    from vsearch.retriever.actions.videos import timeline_of
     from vsearch.retriever.searching import search_look
 
     index.stop_at = "full rate"

@@ -13,8 +13,8 @@ from vsearch.models import Backbone, Pairs, PromptOptions, embed_names, load_bac
 from vsearch.models.action_prompts import BEFORE, BEHIND, start_prompts
 from vsearch.models.mini.train.prompts import Clips, phrase_batch, phrases_of
 from vsearch.models.training import Segment
-from vsearch.retriever.actions import Timeline
 from vsearch.retriever.actions.learn import annotated_pairs
+from vsearch.retriever.actions.proposals import Timeline
 
 NAMES = ["archery", "playing piano", "surfing"]
 

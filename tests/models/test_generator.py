@@ -12,9 +12,9 @@ from vsearch.models import Generator, TrainingOptions, TrainingVideo, load_gener
 from vsearch.models.training import Segment
 from vsearch.models.training.localization_metrics import average_recall
 from vsearch.models.training.segments import Prediction
-from vsearch.retriever.actions import Timeline, generated_by, propose
-from vsearch.retriever.actions.generated import training_video
-from vsearch.retriever.actions.proposals import Proposals
+from vsearch.retriever.actions import generated_by
+from vsearch.retriever.actions.learn import training_video
+from vsearch.retriever.actions.proposals import Proposals, Timeline, propose
 
 DIM, ACTIONS = 24, (0, 1, 2, 3)
 QUICK = TrainingOptions(steps=120, pieces=10)

@@ -19,17 +19,17 @@ from vsearch.library import Library
 from vsearch.models import ZeroShotHead
 from vsearch.models.training import AnnotatedVideo, Segment
 from vsearch.records import FoundFile, MediaInfo, NewMoment
-from vsearch.retriever.actions import (
-    DEFAULT_LIMITS,
-    Detection,
-    Limits,
-    Timeline,
-    annotated_frames,
-    classify,
-    propose,
-)
+from vsearch.retriever.actions import Detection, Limits, annotated_frames, classify
 from vsearch.retriever.actions import videos as actions
-from vsearch.retriever.actions.localize import Background, apart, background_from, localize, soft_nms
+from vsearch.retriever.actions.localize import (
+    DEFAULT_LIMITS,
+    Background,
+    apart,
+    background_from,
+    localize,
+    soft_nms,
+)
+from vsearch.retriever.actions.proposals import Timeline, propose
 
 DIM = 24
 NAMES = ["archery", "surfing", "piano"]

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsearch.retriever.actions import Timeline, propose
-from vsearch.retriever.actions.proposals import suppress
-from vsearch.retriever.intervals import find_intervals
+from vsearch.retriever.actions.intervals import find_intervals
+from vsearch.retriever.actions.proposals import Timeline, propose, suppress
 
 DIM = 24
 

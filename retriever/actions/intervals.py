@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.maths import normalise
-from vsearch.retriever.actions import Floats, Ints, Timeline, propose
+from vsearch.retriever.actions.proposals import Floats, Ints, Timeline, propose
 
 LEVELS = np.linspace(0.2, 0.9, 8)  # of the way from the lowest to the highest fit
 LENGTH_POWER = (
