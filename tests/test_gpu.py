@@ -213,7 +213,7 @@ def test_too_little_memory_is_said_in_a_sentence(tiny_model: Path) -> None:
 
 
 def test_more_processes_decode_where_the_cores_need_not_encode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vsearch.indexer.decode.pool.available_cores", lambda: 16)
+    monkeypatch.setattr("vsearch.indexer.decode.source.available_cores", lambda: 16)
     assert default_workers(["cpu"]) == 8
     assert default_workers(["cuda"]) == 15
     assert default_workers(["cuda:0", "cuda:1"]) == 14

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
         FrameChunk,
         JobDone,
         JobFailed,
-        default_workers,
     )
     from vsearch.indexer.decode.probe import open_video
     from vsearch.indexer.decode.pyav import PyavSource
-    from vsearch.indexer.decode.source import DECODERS, DecodeOptions, Shown, clock
+    from vsearch.indexer.decode.source import DECODERS, DecodeOptions, Shown, clock, default_workers
     from vsearch.indexer.decode.structure import Part
 
 # fmt: off
@@ -34,9 +33,9 @@ __getattr__ = face(__name__, {
     "joined": "JoinedSource open_pyav",
     "nvdec": "check_torchcodec",
     "picture": "FrameShape Image StoredPicture render",
-    "pool": "DecodeJob DecodePool Event FrameChunk JobDone JobFailed default_workers",
+    "pool": "DecodeJob DecodePool Event FrameChunk JobDone JobFailed",
     "probe": "open_video",
     "pyav": "PyavSource",
-    "source": "DECODERS DecodeOptions Shown clock",
+    "source": "DECODERS DecodeOptions Shown clock default_workers",
     "structure": "Part",
 })

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import struct
 import time
 from dataclasses import asdict
@@ -52,6 +53,15 @@ class ChildDied(Exception):
     def __init__(self, returncode: int) -> None:
         super().__init__(returncode)
         self.returncode = returncode
+
+    @property
+    def cause(self) -> str:
+        """For a sentence."""
+        if self.returncode == -signal.SIGKILL:
+            return "decoder was killed (SIGKILL), perhaps because memory ran out"
+        if self.returncode < 0:
+            return f"decoder crashed ({signal.Signals(-self.returncode).name})"
+        return f"decoder ended by itself (exit code {self.returncode})"
 
 
 class ChildSilent(Exception):

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -32,31 +31,10 @@ from vsearch.indexer.decode.child import (
     DecoderUnstarted,
     unusable,
 )
-from vsearch.indexer.decode.picture import FrameShape
 from vsearch.indexer.decode.source import DECODERS, DecodeOptions, clock
 from vsearch.indexer.fingerprint import Content, FileChanged, Watched
-from vsearch.machine import available_cores
 from vsearch.records import MediaInfo
 
-
-def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") -> int:
-    """As many as there are cores where these encode, too, at most eight: decoders wait while the encoder is behind, and
-    it does not wait for one of them alone where decoding takes longer. Where GPUs encode, all cores but one for each of
-    them, at most 32: a GPU takes what many cores decode. Where GPUs decode, four for each: a process takes some
-    hundred megabytes of its memory, and it has one to seven units that decode."""
-    cores = available_cores()
-    if decoder == "nvdec":
-        return min(cores, 4 * len(devices))
-    if devices[0].startswith("cuda"):
-        return max(1, min(32, cores - len(devices)))
-    return min(8, cores)
-
-
-__all__ = [
-    "DecodeJob", "DecodeOptions", "DecodePool", "Event", "FrameChunk", "FrameShape", "JobDone", "JobFailed",
-]  # fmt: skip
-
-_LOADING_CUDA_S = 60.0
 _RESTART_AFTER_S = (0.1, 0.5, 2.0)
 _CLOSING_S = 1.0  # a process that waits for a dead disk cannot even be killed
 _LOOK_AHEAD = 2  # events for each worker that may wait for the consumer, beside the chunk in work
@@ -260,7 +238,7 @@ class _Worker(threading.Thread):
             return
         self._videos += 1
         try:
-            child.start(os.path.abspath(job.path), options, _stall_s(job.path, options))
+            child.start(os.path.abspath(job.path), options, options.stall_for(job.path))
             while not record.take(child):
                 pass
         except ChildSilent as silent:
@@ -272,7 +250,7 @@ class _Worker(threading.Thread):
             )
         except ChildDied as died:
             self._drop_child()
-            record.broken(_cause(died.returncode))
+            record.broken(died.cause)
 
     def _another_child(self) -> Child | None:
         """Where processes or memory are short just now, they may be had a little later."""
@@ -415,23 +393,3 @@ class _Record:
     def _new_chunk(self) -> npt.NDArray[np.uint8]:
         size = self._options.shape.size
         return np.empty((self._options.chunk_frames, size, size, 3), np.uint8)
-
-
-def _stall_s(path: Path, options: DecodeOptions) -> float:
-    """decord and torchcodec read a whole file before its first frame; give them a slow disk's time for that, and the
-    loading of torch and CUDA, which comes with a process's first file."""
-    if options.decoder not in ("decord", "nvdec"):
-        return options.stall_s
-    try:
-        loading_s = _LOADING_CUDA_S if options.decoder == "nvdec" else 0.0
-        return options.stall_s + loading_s + os.stat(path).st_size / 20e6
-    except OSError:
-        return options.stall_s
-
-
-def _cause(returncode: int) -> str:
-    if returncode == -signal.SIGKILL:
-        return "decoder was killed (SIGKILL), perhaps because memory ran out"
-    if returncode < 0:
-        return f"decoder crashed ({signal.Signals(-returncode).name})"
-    return f"decoder ended by itself (exit code {returncode})"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vsearch.indexer.decode.picture import FrameShape, Image, StoredPicture
+from vsearch.machine import available_cores
 from vsearch.records import MediaInfo
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 DECODERS = ("auto", "pyav", "decord", "nvdec")
+_LOADING_CUDA_S = 60.0
 MAX_DURATION_S = 48 * 3600.0  # a hostile file may claim years; longer ones are indexed up to here
 
 
@@ -43,6 +47,30 @@ class DecodeOptions:
     poster_height: int = 180
     threads: int = 1
     videos_per_process: int = 200
+
+    def stall_for(self, path: Path) -> float:
+        """Seconds without news that a file may take. decord and torchcodec read all of it before its first frame: a
+        slow disk's time for that, and for the loading of torch and CUDA, which comes with a process's first file."""
+        if self.decoder not in ("decord", "nvdec"):
+            return self.stall_s
+        loading_s = _LOADING_CUDA_S if self.decoder == "nvdec" else 0.0
+        try:
+            return self.stall_s + loading_s + os.stat(path).st_size / 20e6
+        except OSError:
+            return self.stall_s
+
+
+def default_workers(devices: Sequence[str] = ("cpu",), decoder: str = "auto") -> int:
+    """As many as there are cores where these encode, too, at most eight: decoders wait while the encoder is behind, and
+    it does not wait for one of them alone where decoding takes longer. Where GPUs encode, all cores but one for each of
+    them, at most 32: a GPU takes what many cores decode. Where GPUs decode, four for each: a process takes some
+    hundred megabytes of its memory, and it has one to seven units that decode."""
+    cores = available_cores()
+    if decoder == "nvdec":
+        return min(cores, 4 * len(devices))
+    if devices[0].startswith("cuda"):
+        return max(1, min(32, cores - len(devices)))
+    return min(8, cores)
 
 
 @dataclass(frozen=True)

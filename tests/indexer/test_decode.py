@@ -692,7 +692,7 @@ def test_decoders_end_with_their_parent(long_video: Path, end: signal.Signals) -
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from vsearch.indexer.decode.pool import *\n"
+        "from vsearch.indexer.decode import DecodeJob, DecodeOptions, DecodePool\n"
         "with DecodePool(DecodeOptions(fps=25), 1) as pool:\n"
         f"    for event in pool.run(DecodeJob(i, Path({str(long_video)!r})) for i in range(99)):\n"
         "        print('going', flush=True)\n"
