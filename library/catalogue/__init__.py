@@ -9,7 +9,7 @@ from vsearch.faces import face
 if TYPE_CHECKING:
     from vsearch.library.catalogue.connection import Ask
     from vsearch.library.catalogue.migrations import latest_schema
-    from vsearch.library.catalogue.queries import RESAMPLED, SAMPLING_RATE, sampling_rate
+    from vsearch.library.catalogue.queries import rate_to_note
     from vsearch.library.catalogue.reader import open_reader, open_reading
     from vsearch.library.catalogue.reading import Reading
     from vsearch.library.catalogue.recording import add_moments, chunks, discard, drop_frame_sets
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "LIVE",
-    "RESAMPLED",
-    "SAMPLING_RATE",
     "Ask",
     "Base",
     "Catalogue",
@@ -65,7 +63,7 @@ __all__ = [
     "open_reader",
     "open_reading",
     "pick",
-    "sampling_rate",
+    "rate_to_note",
     "to_encoder",
     "to_frames",
     "to_generation",
@@ -74,7 +72,7 @@ __all__ = [
 __getattr__ = face(__name__, {
     "connection": "Ask",
     "migrations": "latest_schema",
-    "queries": "RESAMPLED SAMPLING_RATE sampling_rate",
+    "queries": "rate_to_note",
     "reader": "open_reader open_reading",
     "reading": "Reading",
     "recording": "add_moments chunks discard drop_frame_sets",

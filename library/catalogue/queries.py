@@ -55,6 +55,14 @@ def sampling_rate(session: Session, backbone: str) -> float | None:
     return rates[0] if rates else None
 
 
+def rate_to_note(session: Session, backbone: str) -> MetaRow | None:
+    """In place of the sampling rate that is noted, where no video has that and nobody asked for it."""
+    noted, rate = session.get(MetaRow, SAMPLING_RATE), sampling_rate(session, backbone)
+    if noted is None or rate is None or noted.value.partition(RESAMPLED)[0] == repr(rate):
+        return None
+    return MetaRow(key=SAMPLING_RATE, value=repr(rate))
+
+
 def _rates(backbone: str) -> Select[Any]:
     """Those of current frame sets at full rate, the most frequent first."""
     return (

@@ -21,14 +21,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from vsearch.library.catalogue import (
-    RESAMPLED,
-    SAMPLING_RATE,
     Catalogue,
     EncoderRow,
-    MetaRow,
     MomentRow,
     integrity_problems,
-    sampling_rate,
+    rate_to_note,
 )
 from vsearch.library.checks import file_checks as files
 from vsearch.library.checks import row_checks as rows
@@ -81,17 +78,13 @@ def verify(
 def check_rate(check: Check) -> list[Problem]:
     """The noted sampling rate: a number, and one that videos have or that was asked for."""
     with check.catalogue.read() as session:
-        noted = session.get(MetaRow, SAMPLING_RATE)
         live = publishing.live_row(session)
         encoder = None if live is None else session.get(EncoderRow, live.encoder_id)
-        if noted is None or encoder is None:
+        if encoder is None or (rate := rate_to_note(session, encoder.backbone)) is None:
             return []
-        rate = sampling_rate(session, encoder.backbone)
-    if rate is None or noted.value.partition(RESAMPLED)[0] == repr(rate):
-        return []
     if check.repair:
         with check.catalogue.write() as session:
-            session.merge(MetaRow(key=SAMPLING_RATE, value=repr(rate)))
+            session.merge(rate)
     done = "corrected from its frames" if check.repair else None
     return [Problem("The catalogue has a sampling rate that no video has", done)]
 
