@@ -7,7 +7,7 @@ Unix seconds. Paths are absolute; a name that is not valid UTF-8 survives as `os
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,11 @@ class MediaInfo:
     duration_ms: int
     avg_fps: float
     start_ms: int | None = None
+
+
+MEDIA = tuple(
+    each.name for each in fields(MediaInfo)
+)  # what the catalogue keeps of each video, and a frame file says
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vsearch.records import (
     COARSE_FPS,
     FAILED,
     INDEXED,
+    MEDIA,
     MISSING,
     PARTIAL,
     FoundFile,
@@ -65,18 +66,7 @@ def apply_plan(session: Session, roots: Roots, plan: Plan) -> None:
     session.flush()
 
 
-_CONTENT = (
-    "container",
-    "codec",
-    "width",
-    "height",
-    "rotation",
-    "duration_ms",
-    "avg_fps",
-    "start_ms",
-    "covered_ms",
-    "reason",
-)
+_CONTENT = (*MEDIA, "covered_ms", "reason")
 
 
 def record_indexed(

@@ -41,11 +41,10 @@ from vsearch.library.checks.check import Check, Problem
 from vsearch.library.checks.restore import backups, spec_in
 from vsearch.library.index import publish as publishing
 from vsearch.library.sentences import unpacked
-from vsearch.records import FAILED, INDEXED, MISSING, PARTIAL, PRESENT, NewMoment
+from vsearch.records import FAILED, INDEXED, MEDIA, MISSING, PARTIAL, PRESENT, NewMoment
 
 REDO = "its stored frames were damaged: `vsearch index` reads it again"
 _WAIT = {"state": FAILED, "attempts": 0, "reason": REDO, "covered_ms": 0}
-_MEDIA = ("container", "codec", "width", "height", "rotation", "duration_ms", "avg_fps", "start_ms")
 _KINDS = {
     int: ("integer",), float: ("real", "integer"), str: ("text",), bytes: ("blob",), bool: ("integer",),
 }  # fmt: skip
@@ -255,7 +254,7 @@ def _contradictions(check: Check, row: VideoRow) -> list[str]:
         found.append("content")
     if row.state == FAILED and not row.reason:
         found.append("reason")
-    numbers = {name: getattr(row, name) for name in ("size", "covered_ms", "attempts", *_MEDIA[2:-1])}
+    numbers = {name: getattr(row, name) for name in ("size", "covered_ms", "attempts", *MEDIA[2:-1])}
     found += [name for name, number in numbers.items() if number is not None and not _plausible(number)]
     said = check.told.get(row.fingerprint or "")
     if row.state == FAILED and row.container is not None and said is not None and "state" not in found:
@@ -265,7 +264,7 @@ def _contradictions(check: Check, row: VideoRow) -> list[str]:
     if row.container is None and row.state in PRESENT:
         found.append("media")
     else:
-        true = {name: said[name] for name in ("size", "covered_ms", *_MEDIA) if said.get(name) is not None}
+        true = {name: said[name] for name in ("size", "covered_ms", *MEDIA) if said.get(name) is not None}
         found += [name for name, value in true.items() if getattr(row, name) != value and name not in found]
     return found
 
@@ -288,8 +287,8 @@ def _true_values(check: Check, row: VideoRow, roots: Roots) -> dict[str, Any]:
             pass
     said = check.told.get(content or "")
     if said is None or said.get("size", size) != size:
-        return {**_WAIT, "size": max(0, row.size), **dict.fromkeys(_MEDIA), "fingerprint": content}
-    values = {name: said[name] for name in ("covered_ms", *_MEDIA) if name in said}
+        return {**_WAIT, "size": max(0, row.size), **dict.fromkeys(MEDIA), "fingerprint": content}
+    values = {name: said[name] for name in ("covered_ms", *MEDIA) if name in said}
     state = row.state
     if state not in (PARTIAL, MISSING):
         state = INDEXED if row.reason is None else PARTIAL

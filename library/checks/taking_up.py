@@ -26,20 +26,9 @@ from vsearch.library.catalogue import (
 from vsearch.library.checks.check import Check, Problem
 from vsearch.library.frames import FRAMES
 from vsearch.library.index import publish as publishing
-from vsearch.records import MISSING, StoredFrames
+from vsearch.records import MEDIA, MISSING, StoredFrames
 
-_MEDIA = (
-    "container",
-    "codec",
-    "width",
-    "height",
-    "rotation",
-    "duration_ms",
-    "avg_fps",
-    "start_ms",
-    "covered_ms",
-    "size",
-)
+_SAID = (*MEDIA, "covered_ms", "size")
 
 
 def take_up(check: Check) -> list[Problem]:
@@ -69,7 +58,7 @@ def take_up(check: Check) -> list[Problem]:
                         reason=said.get("partial"),
                         added_at=int(time.time()),
                         attempts=1,
-                        **{key: said[key] for key in _MEDIA},
+                        **{key: said[key] for key in _SAID},
                     )
                 )
             session.flush()
@@ -111,7 +100,7 @@ def _lost(check: Check) -> Iterator[tuple[dict[str, Any], StoredFrames]]:
         except (LibraryError, LookupError):
             continue
         if (
-            said.keys() >= set(_MEDIA)
+            said.keys() >= set(_SAID)
             and stored.backbone in backbones
             and stored.fingerprint not in contents
             and f"{FRAMES}/{name[:2]}/{name}.npy" not in given_up

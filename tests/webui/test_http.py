@@ -6,7 +6,6 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,27 +14,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.site import QUERY, make_library, running
+from tests.site import QUERY, running
 from vsearch.retriever import Session
 from vsearch.webui.http import Access, bodies, connections
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("site")
-
-
-@pytest.fixture(scope="module")
-def ids(folder: Path) -> dict[str, int]:
-    return make_library(folder)
-
-
-@pytest.fixture(scope="module")
-def site(folder: Path, ids: dict[str, int]) -> Iterator[httpx.Client]:
-    with running(folder / "library") as address, httpx.Client(base_url=address, timeout=60) as client:
-        yield client
 
 
 def is_refusal(answer: httpx.Response, status: int) -> bool:

@@ -7,7 +7,6 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,27 +14,11 @@ import httpx
 import pytest
 
 from tests.media import write_video
-from tests.site import QUERY, add_clip, h264, make_library, publish, running
+from tests.site import QUERY, add_clip, h264, publish, running
 from vsearch.library import Library
 from vsearch.webui.http.sending import UNSATISFIABLE, parse_range
 
 pytestmark = pytest.mark.slow  # Gradio takes seconds to import
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("site")
-
-
-@pytest.fixture(scope="module")
-def ids(folder: Path) -> dict[str, int]:
-    return make_library(folder)
-
-
-@pytest.fixture(scope="module")
-def site(folder: Path, ids: dict[str, int]) -> Iterator[httpx.Client]:
-    with running(folder / "library") as address, httpx.Client(base_url=address, timeout=60) as client:
-        yield client
 
 
 def addresses(site: httpx.Client, id: int) -> dict[str, str]:

@@ -28,22 +28,6 @@ pytestmark = pytest.mark.slow  # Gradio takes seconds to import
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("site")
-
-
-@pytest.fixture(scope="module")
-def ids(folder: Path) -> dict[str, int]:
-    return make_library(folder)
-
-
-@pytest.fixture(scope="module")
-def site(folder: Path, ids: dict[str, int]) -> Iterator[httpx.Client]:
-    with running(folder / "library") as address, httpx.Client(base_url=address, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def guarded(folder: Path, ids: dict[str, int]) -> Iterator[httpx.Client]:
     access = Access(token=TOKEN)
     with running(folder / "library", access) as address, httpx.Client(base_url=address) as client:
