@@ -93,7 +93,7 @@ def outline_of(name: str) -> torch.nn.Module:
     import torch
 
     with quiet(), _sentences(name), torch.device("meta"):
-        place = _locate(name)
+        place = _locate(name, weights=False)
         with described_text_tower(open_clip.get_model_config(place.arch), place.folder) as described:
             return open_clip.create_model(
                 place.arch,
@@ -112,8 +112,8 @@ def list_published() -> list[tuple[str, str]]:
     return list(open_clip.list_pretrained())
 
 
-def _locate(name: str) -> _Place:
-    """Raises ModelError for unknown names."""
+def _locate(name: str, weights: bool = True) -> _Place:
+    """`weights` False: a folder need not hold any. Raises ModelError for unknown names."""
     import open_clip
 
     arch, _, tag = name.partition(":")
@@ -121,7 +121,7 @@ def _locate(name: str) -> _Place:
         folder = folder.resolve()
         if not (folder / "open_clip_config.json").is_file():
             raise ModelError(f"{folder} is no model: it has no open_clip_config.json")
-        return _Place(f"local-dir:{folder}", "", _weights_in(folder), folder)
+        return _Place(f"local-dir:{folder}", "", _weights_in(folder) if weights else None, folder)
     if arch in ("hf-hub", "local-dir"):
         return _Place(name)
     if arch not in open_clip.list_models():

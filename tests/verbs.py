@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = ("one", "two", "three", "four")
 CACHED = "a sentence asked before"
 SERVERS = ("serve", "web")
-TRAINING = ("train", "train-proposals", "eval", "adopt")  # the verbs that need torch
+TRAINING = ("train", "train-proposals", "eval", "adopt", "import-checkpoint")  # the verbs that need torch
 WRITERS = ("verify --repair", "index", "adopt", "forget")
 
 
@@ -40,7 +40,7 @@ class Ran(NamedTuple):
 
 
 def make_files(folder: Path) -> None:
-    """What the verbs are run on, in `folder`: four small videos in videos/, annotations in two forms."""
+    """What the verbs are run on, in `folder`: four small videos in videos/, annotations in two forms, a released file."""
     (folder / "videos").mkdir(parents=True)
     for i, name in enumerate(NAMES):
         path = write_video(folder / "videos" / f"{name}.mp4", frames=40 + 20 * i, fps=10)
@@ -50,6 +50,18 @@ def make_files(folder: Path) -> None:
     segments = [{"segment": [0.5, 2.0], "label": "run"}]
     marks = {name: {"subset": "training", "duration": 4.0, "annotations": segments} for name in NAMES}
     (folder / "marks.json").write_text(json.dumps({"database": marks}))
+    write_released(folder / "released.safetensors")
+
+
+def write_released(path: Path) -> None:
+    """The smallest CLIP, as CLIP4Clip's authors save theirs."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 32, "head_width": 64}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+    clip = open_clip.model.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text, quick_gelu=True)
+    save_file({f"clip.{name}": value for name, value in clip.half().state_dict().items()}, path)
 
 
 def make_library(folder: Path) -> Path:
@@ -90,6 +102,9 @@ def commands(folder: Path, out: Path) -> dict[str, list[list[str]]]:
         "train": [["train", *annotated, "--freeze-image", "--epochs", "1", "--batch", "2", "--out", str(out / "run")]],
         "train-proposals": [
             ["train-proposals", str(folder / "marks.json"), "--save", str(out / "generator"), "--steps", "2"]
+        ],
+        "import-checkpoint": [
+            ["import-checkpoint", str(folder / "released.safetensors"), "--as", "clip4clip", "--out", str(out / "imported")]
         ],
         "models": [["models", "list", "mini"]],
         "verify": [["verify"]],

@@ -98,7 +98,7 @@ def test_wherever_the_output_of_every_verb_goes(folder: Path, way: str) -> None:
         check(ran, way, verb)
 
 
-HEAVY = {"doctor", "train", "train-proposals", "eval", "adopt", "rollback"}
+HEAVY = {"doctor", "train", "train-proposals", "import-checkpoint", "eval", "adopt", "rollback"}
 
 
 def test_what_cannot_be_shown_is_not_forgotten(folder: Path) -> None:

@@ -97,7 +97,7 @@ def test_template_probabilities_average_after_softmax() -> None:
 
 def test_video_specific_prompts_differ_by_video() -> None:
     module = VideoSpecificPrompts(16, 32)
-    out = module(torch.randn(4, 32), torch.randn(2, 3, 9, 16))
+    out = module(torch.randn(4, 32), torch.randn(2, 3, 9, 16), torch.ones(2, 3))
     assert out.shape == (2, 4, 32)
     assert not torch.allclose(out[0], out[1])
 
@@ -111,7 +111,7 @@ def test_without_attention_and_mlp_video_specific_prompts_scale_the_text() -> No
             torch.nn.init.zeros_(linear.weight)
             torch.nn.init.zeros_(linear.bias)
     text = torch.randn(4, 32)
-    torch.testing.assert_close(module(text, torch.randn(1, 3, 9, 16))[0], 1.1 * text)
+    torch.testing.assert_close(module(text, torch.randn(1, 3, 9, 16), torch.ones(1, 3))[0], 1.1 * text)
 
 
 def test_masking_hides_at_least_one_word_and_knows_where() -> None:

@@ -171,10 +171,12 @@ def test_nothing_is_noted_for_a_caller_who_left(started: Start, make: Callable[.
     started(library)
     assert found(library, "a dog")
     message = Question(str(library), "a dog", 10, threshold=2.0).to_json().encode()
-    with socket.socket(socket.AF_UNIX) as line:
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as line:
+        first.connect(str(address_of("auto")))  # they are answered one after the other: until it leaves, nothing is
         line.connect(str(address_of("auto")))
         line.sendall(struct.pack(">I", len(message)) + message)
-    ask(Question("/nowhere", "x", 1))  # they are answered one after the other
+        line.close()
+    ask(Question("/nowhere", "x", 1))
     with open_reader(library) as opened:
         assert len(json.loads(opened.recall("last_hits"))) == 1
 
