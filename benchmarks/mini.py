@@ -3,7 +3,7 @@
     python benchmarks/mini.py --data ../shared/data [--model ViT-B-32:/path/to/weights] [--json out.json]
 
 Columns: `mini`, ImageNet class-name matching and every `--model`: any name that vsearch takes, or the folder of another
-build of `mini` (`config.json` and `weights.safetensors`; the first one is in the history: commit f1d6422).
+build of `mini` (`config.json` and `weights.safetensors`; for versions before the fourth take the commit that the card names).
 A rank is 1 + the number of candidates that score higher than the right one, ties counting half. Intervals
 resample the queries 2,000 times. Videos are the mean of unit frame vectors; clips are sampled at 2 frames a second.
 """
@@ -25,7 +25,7 @@ from PIL import Image
 
 from vsearch.models import Backbone
 from vsearch.models.mini.train.data import held_out_photos, photo_captions
-from vsearch.models.mini.train.teacher import spaced
+from vsearch.models.mini.train.teacher import imagenet_names, spaced
 
 Encode = Callable[[list[Image.Image]], np.ndarray]
 EncodeText = Callable[[list[str]], np.ndarray]
@@ -89,6 +89,18 @@ def photos(data: Path) -> Task:
     pairs = [(c, i) for i, name in enumerate(names) for c in captions[name]]
     items = [[open_picture(archive.read(name))] for name in names]
     return Task(items, [c for c, _ in pairs], np.array([i for _, i in pairs]))
+
+
+def imagenet_sample(data: Path) -> tuple[Task, list[str]]:
+    """486 pictures as items, one for each of so many classes, and the 1,000 class names: `answers` index these."""
+    archive = zipfile.ZipFile(data / "images/imagenet-sample.zip")
+    members = sorted(n for n in archive.namelist() if not n.endswith("/"))
+    classes = imagenet_names("imagenet")
+    number = {synset: i for i, synset in enumerate(classes)}
+    answers = np.array([number[Path(member).stem] for member in members])
+    return Task([[open_picture(archive.read(m))] for m in members], [], answers), [
+        n[0] for n in classes.values()
+    ]
 
 
 def open_picture(raw: bytes) -> Image.Image:
@@ -168,6 +180,9 @@ def measure(model: Model, data: Path) -> dict[str, dict[str, tuple[float, float,
     task = photos(data)
     found = ranks(unit(model.texts(task.queries)) @ gallery(model, task).T, task.answers)
     out["held-out photos text to image"] = report(found, (1, 5, 10))
+    task, names = imagenet_sample(data)
+    found = ranks(gallery(model, task) @ unit(model.texts(names)).T, task.answers)
+    out["ImageNet sample by name"] = {f"top-{k}": with_interval(100.0 * (found <= k)) for k in (1, 5)}
     return out
 
 
@@ -211,7 +226,6 @@ def class_name_model() -> Model:
     import torch
 
     from vsearch.models.mini.train.net import imagenet_weights
-    from vsearch.models.mini.train.teacher import imagenet_names
 
     _, classifier = imagenet_weights("tf_efficientnet_lite0")
     names = list(imagenet_names("imagenet").values())

@@ -320,14 +320,13 @@ def load_mini(folder: Path = MINI_DIR, device: str = "cpu") -> Backbone:
     """The built-in model, or another build of it: `config.json` and `weights.safetensors` in `folder`."""
     import open_clip
 
-    from vsearch.models.hubs import make_hub_aware
+    from vsearch.models.mini.head import PictureHead
     from vsearch.models.runtime import load_compact
 
     config = json.loads((folder / "config.json").read_text())
-    model_cfg = dict(config["model_cfg"])
-    clip = open_clip.model.CLIP(**model_cfg)
-    if "hubs" in config:
-        clip = make_hub_aware(clip, model_cfg["embed_dim"], **config["hubs"])
+    clip = open_clip.model.CLIP(**config["model_cfg"])
+    features = clip.visual.trunk.num_features
+    clip.visual.head = PictureHead(features, config["model_cfg"]["embed_dim"], **config["head"])
     clip.load_state_dict(load_compact(folder / "weights.safetensors"), strict=True)
     # Its layers are bounded (ReLU6), so float16 holds them, and keeps cosines with float32 over .9999; bfloat16, .993.
     return Backbone(

@@ -16,7 +16,7 @@ from vsearch.maths import normalise
 from vsearch.retriever.answer import Scored
 
 # Temperature of query-scored pooling: Bain et al., "A CLIP-Hitchhiker's Guide to Long Video Retrieval", 2022.
-POOLING_TAU = 0.1
+POOLING_TAU = 0.3
 MIN_EVENT_MS = 2000  # shorter answers are hard to watch
 MERGE_WITHIN = 0.25  # of the score spread: overlapping moments this near to the best show the same event
 EVENT_CONTRAST = 0.35  # of the score spread: frames that vary less show the same thing throughout

@@ -97,6 +97,7 @@ def write_towers(
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     written = Towers(folder)
     _compare(written.encode_frames(frames.numpy()), expected["image"])
+    _compare(written.encode_frames(frames[:1].numpy()), expected["image"][:1])
     if "text" in sides:
         _compare(written.encode_texts(_SENTENCES), expected["text"])
         _compare(written.encode_texts(_SENTENCES[:1]), expected["text"][:1])

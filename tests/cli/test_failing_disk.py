@@ -42,7 +42,8 @@ def work(made: Path, tmp_path: Path) -> Path:
 def tried(work: Path, before: str = "") -> dict[str, list[verbs.Ran]]:
     """What each verb did; all of them end in a sentence at most."""
     asked = verbs.commands(work, work.parent / "out")
-    for name in ("doctor", "models", "train", "train-proposals", "import-checkpoint"):  # slow, or of no library
+    slow_or_of_no_library = ("doctor", "models", "train", "train-proposals", "import-checkpoint")
+    for name in slow_or_of_no_library:
         del asked[name]
     orders = [order for some in asked.values() for order in some]
     done = iter(verbs.run(orders, work / "library", before=before))
@@ -90,7 +91,9 @@ def test_what_verbs_make_outside_the_library_is_there_whole_or_not_at_all(number
     out = work.parent / "out"
     asked = verbs.commands(work, out)
     verbs.run(asked["query"][:1], work / "library")  # whose first hit is cut out
-    orders = [order for name in ("clip", "train", "train-proposals", "import-checkpoint") for order in asked[name]]
+    orders = [
+        order for name in ("clip", "train", "train-proposals", "import-checkpoint") for order in asked[name]
+    ]
     inject = INJECT.format(places=(str(out),), writes=True, number=number, catalogue=False)
     for order, each in zip(orders, verbs.run(orders, work / "library", before=inject), strict=True):
         assert each.code == 2, (order, each)

@@ -36,7 +36,7 @@ def synthetic_image() -> np.ndarray:
 
 
 def test_it_is_small(mini: Backbone) -> None:
-    assert sum(p.numel() for p in mini.clip.visual.parameters()) <= 8_000_000
+    assert sum(p.numel() for p in mini.clip.visual.parameters()) <= 9_000_000
     assert sum(f.stat().st_size for f in MINI_DIR.iterdir() if f.is_file()) <= 40_000_000
 
 

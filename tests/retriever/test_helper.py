@@ -172,7 +172,8 @@ def test_nothing_is_noted_for_a_caller_who_left(started: Start, make: Callable[.
     assert found(library, "a dog")
     message = Question(str(library), "a dog", 10, threshold=2.0).to_json().encode()
     with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as line:
-        first.connect(str(address_of("auto")))  # they are answered one after the other: until it leaves, nothing is
+        # Callers are answered one after the other: until `first` leaves, nobody is.
+        first.connect(str(address_of("auto")))
         line.connect(str(address_of("auto")))
         line.sendall(struct.pack(">I", len(message)) + message)
         line.close()

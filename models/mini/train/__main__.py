@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from vsearch.models.mini.train.align import SEEDS, average, fit_heads, run_jointly
+from vsearch.models.mini.train.align import SEEDS, average, fit_heads, keep_text, make_room, run_jointly
 from vsearch.models.mini.train.export import export
 from vsearch.models.mini.train.features import cache_features
-from vsearch.models.mini.train.hubs import correct_hubs
+from vsearch.models.mini.train.pictures import fit_pictures
 from vsearch.models.mini.train.prompts import fit_prompts
 from vsearch.models.mini.train.stages import learn_text, stage
 
@@ -35,6 +35,11 @@ def main() -> None:
     parser.add_argument("--distill-steps", type=int, default=2300, help="about three epochs")
     parser.add_argument("--align-steps", type=int, default=280, help="about fifteen epochs, for each seed")
     parser.add_argument("--views", type=int, default=2)
+    parser.add_argument(
+        "--keep-text",
+        action="store_true",
+        help="train the picture side alone, beside the text tower in the package: known sentences keep their vectors",
+    )
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     data, work = args.data, args.work
@@ -45,27 +50,32 @@ def main() -> None:
         features = pool.submit(
             stage, work, "features", f"pooled_v{args.views - 1}.npy", cache_features, data, work, args.views
         )
-        pool.submit(learn_text, data, work, args.distill_steps).result()
+        if args.keep_text:
+            stage(work, "keep text", "room.pt", keep_text, work)
+        else:
+            pool.submit(learn_text, data, work, args.distill_steps).result()
         features.result()
-        pool.submit(stage, work, "heads", "heads.pt", fit_heads, data, work).result()
-        runs = [
-            pool.submit(
-                stage,
-                work,
-                f"align {seed}",
-                f"aligned_{seed}.pt",
-                run_jointly,
-                data,
-                work,
-                seed,
-                args.align_steps,
-            )
-            for seed in SEEDS
-        ]
-        for run in runs:
-            run.result()
-        stage(work, "average", "", average, work)
-        stage(work, "hubs", "", correct_hubs, data, work)
+        if not args.keep_text:
+            pool.submit(stage, work, "heads", "heads.pt", fit_heads, data, work).result()
+            runs = [
+                pool.submit(
+                    stage,
+                    work,
+                    f"align {seed}",
+                    f"aligned_{seed}.pt",
+                    run_jointly,
+                    data,
+                    work,
+                    seed,
+                    args.align_steps,
+                )
+                for seed in SEEDS
+            ]
+            for run in runs:
+                run.result()
+            stage(work, "average", "", average, work)
+            stage(work, "room", "", make_room, data, work)
+        stage(work, "pictures", "", fit_pictures, data, work)
         stage(work, "export", "", export, data, work, args.out)
         if (data / "videos/ucf101.csv").is_file():  # else nothing tells whether they would help
             stage(work, "prompts", "", fit_prompts, data, work, args.out)

@@ -1,10 +1,12 @@
-"""Stages 4 and 5: pictures and sentences meet.
+"""Stages 4 to 6: pictures and sentences meet.
 
 `fit_heads`: a small MLP on picture features and a linear map of teacher vectors, into one space, with the trunk
 and the teacher frozen. A minute of work, and the joint space's definition for what follows.
 `run_jointly`: the distilled text tower takes the teacher's place (its projection times the sentence map) and is
 trained together with the picture head. Random sentences and phrases go on being distilled meanwhile, so that
-words outside the paired captions keep their meaning. `average` takes the mean of several such runs.
+words outside the paired captions keep their meaning. `average` takes the mean of several such runs. What is kept of
+all this is the text tower: `make_room` gives its vectors a component that is the same for every sentence, where the
+picture head (stage 7) puts its correction of hubs.
 
 Loss of both: symmetric cross-entropy over a batch of videos, on the mean of two frames (weight 1) and on a
 single frame (weight 0.5); targets are 0.7 of the own pair and 0.3 of the teacher's sentence similarities, since
@@ -18,6 +20,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +28,11 @@ import torch.nn.functional as F
 
 from vsearch.models.mini.train.data import Group, TokenCache, list_pictures, split_groups
 from vsearch.models.mini.train.distill import RowAdam
-from vsearch.models.mini.train.net import DEVICE, build_clip
+from vsearch.models.mini.train.net import DEVICE, build_clip, text_state
 from vsearch.models.mini.train.text import encode, text_parameters
 
 SEEDS = (0, 1)
+CONSTANT = 0.3  # last component of a sentence, as a part of its norm
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def fit_heads(data: Path, work: Path, epochs: int = 30, batch: int = 512) -> Non
     steps = epochs * (len(material.train) // batch)
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
-        _schedule(optimizer, rates, step, steps)
+        schedule(optimizer, rates, step, steps)
         x, rows = sample()
         teacher = torch.from_numpy(material.teacher[rows].astype(np.float32))
         frames = F.normalize(picture(x), dim=-1)
@@ -156,6 +160,52 @@ def average(work: Path) -> None:
         for key, value in runs[0].items()
     }
     torch.save(mean, work / "mini.pt")
+
+
+def make_room(data: Path, work: Path) -> None:
+    """Reads `mini.pt`, writes `room.pt`: the text tower. Of the space's directions the one in which pictures and
+    sentences have least gives way to the component."""
+    material, tokens = load_material(data, work), TokenCache()
+    clip = build_clip().eval()
+    clip.load_state_dict(torch.load(work / "mini.pt", weights_only=True))
+    rng = np.random.default_rng(0)
+    chosen = [material.sentences[own[rng.integers(len(own))]] for _, own in material.train]
+    rows = [row for group, _ in material.train for row in group]
+    raw = material.features[0][rows] * material.std + material.mean
+    with torch.inference_mode():
+        parts = [
+            encode(clip, torch.from_numpy(tokens.batch(chosen[i : i + 256])))
+            for i in range(0, len(chosen), 256)
+        ]
+        norm = torch.cat(parts).norm(dim=-1).mean()
+        bank = F.normalize(torch.cat(parts), dim=-1)
+        pictures = F.normalize(clip.visual.head(raw), dim=-1)
+        _, axes = torch.linalg.eigh(pictures.T @ pictures / len(pictures) + bank.T @ bank / len(bank))
+        add_constant(clip, axes[:, 1:], CONSTANT * float(norm))
+    torch.save(text_state(clip), work / "room.pt")
+
+
+def add_constant(clip: torch.nn.Module, basis: torch.Tensor, value: float) -> None:
+    """The text projection P (W, D) becomes P @ basis (D, D - 1) and a column that gives every sentence `value`.
+
+    The layer norm's output before scale g and shift b sums to zero, so y @ (1 / g) = sum(b / g) for every sentence's
+    y. That sum is brought to `lift`, far enough from zero for float16, and what the new shift adds to the other
+    columns is taken off again by a multiple of 1 / g.
+    """
+    norm: Any = clip.ln_final
+    constant, lift = 1 / norm.weight, 16.0
+    step = (lift - (norm.bias * constant).sum()) / len(constant)
+    norm.bias += step * norm.weight
+    kept = clip.text_projection @ basis
+    kept = kept - constant[:, None] * (step * norm.weight @ kept / lift)
+    clip.text_projection.data = torch.cat([kept, constant[:, None] * (value / lift)], dim=1)
+
+
+def keep_text(work: Path) -> None:
+    """Writes `room.pt` from the text tower that is in the package, so that sentences keep their vectors."""
+    from vsearch.models.backbone import load_mini
+
+    torch.save(text_state(load_mini().clip), work / "room.pt")
 
 
 def run_jointly(data: Path, work: Path, seed: int, steps: int, batch: int = 256, extra: int = 96) -> None:
@@ -189,7 +239,7 @@ def run_jointly(data: Path, work: Path, seed: int, steps: int, batch: int = 256,
     log = open(work / f"aligned_{seed}.csv", "w", buffering=1)  # noqa: SIM115 - open for the whole stage
     log.write("step,seconds,loss,validation_R@1,R@5,R@10\n")
     for step in range(steps):
-        factor = _schedule(optimizer, rates, step, steps)
+        factor = schedule(optimizer, rates, step, steps)
         x, rows = sample()
         captions = rng.integers(0, material.captions, extra // 2)
         phrases = rng.integers(material.captions, len(material.sentences), extra - extra // 2)
@@ -257,7 +307,7 @@ def validate(
     return r1, r5, r10
 
 
-def _schedule(optimizer: torch.optim.Optimizer, rates: list[float], step: int, steps: int) -> float:
+def schedule(optimizer: torch.optim.Optimizer, rates: list[float], step: int, steps: int) -> float:
     """Warm-up over 30 steps, then a cosine to zero; sets the rates and returns the factor."""
     factor = min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
     for group, rate in zip(optimizer.param_groups, rates, strict=True):

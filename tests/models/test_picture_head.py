@@ -1,4 +1,4 @@
-"""The correction of hubs: what it takes off, and that it changes nothing else."""
+"""The built-in model's picture head: what captions taught, what the classifier knows, and fewer hubs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,46 @@ import torch
 from torch import nn
 
 from vsearch.models import load_backbone
-from vsearch.models.hubs import HubAwareHead
-from vsearch.models.mini.train.hubs import add_constant, clusters
+from vsearch.models.mini.head import PictureHead
+from vsearch.models.mini.train.align import add_constant
+from vsearch.models.mini.train.names import DOGS, class_words
+from vsearch.models.mini.train.pictures import clusters
 
-DIM = 8
+FEATURES, DIM = 6, 8
 
 
-def head(bank: torch.Tensor) -> HubAwareHead:
-    aware = HubAwareHead(nn.Identity(), DIM, len(bank), temperature=0.05)
-    aware.centroids[:] = bank
-    aware.log_share.fill_(-math.log(len(bank)))
-    aware.basis[:] = torch.eye(DIM)[:, 1:]
-    aware.weight.fill_(2.0)
-    return aware
+def small_head(bank: torch.Tensor) -> PictureHead:
+    torch.manual_seed(0)
+    head = PictureHead(
+        FEATURES, DIM, members=2, hidden=5, classes=3, centroids=len(bank), temperature=0.05
+    ).requires_grad_(False)
+    head.centroids[:] = bank
+    head.log_share.fill_(-math.log(len(bank)))
+    head.weight.fill_(2.0)
+    return head
+
+
+def test_what_the_classifier_is_sure_of_joins_by_its_name() -> None:
+    head = small_head(torch.eye(DIM - 1))
+    pictures = torch.randn(4, FEATURES)
+    learned = torch.stack([nn.functional.normalize(m(pictures), dim=-1) for m in head.members]).mean(0)
+    torch.testing.assert_close(head.uncorrected(pictures), nn.functional.normalize(learned, dim=-1))
+    head.names[1, 4] = 50.0
+    head.classifier.bias[:] = torch.tensor([0.0, 100.0, 0.0])  # sure
+    assert (head.uncorrected(pictures)[:, 4] > 0.99).all()
+    head.classifier.bias[:] = torch.tensor([0.0, -100.0, 0.0])
+    torch.testing.assert_close(head.uncorrected(pictures), nn.functional.normalize(learned, dim=-1))
 
 
 def test_a_picture_near_all_sentences_loses_and_a_far_one_does_not() -> None:
-    bank = nn.functional.normalize(torch.eye(DIM)[:4] + 0.1, dim=-1)
-    hub, far = torch.zeros(DIM), torch.zeros(DIM)
-    hub[:4], far[4] = 0.5, 1.0
-    aware = head(bank)
-    near, away = aware(torch.stack([3 * hub, far]))
-    torch.testing.assert_close(torch.stack([near, away])[:, :-1], torch.stack([hub, far])[:, 1:])
+    bank = nn.functional.normalize(torch.eye(DIM - 1)[:4] + 0.1, dim=-1)
+    head = small_head(bank)
+    hub, far = torch.zeros(DIM - 1), torch.zeros(DIM - 1)
+    hub[:4], far[5] = 0.5, 1.0
+    vectors = iter([hub, far])
+    head.uncorrected = lambda features: next(vectors)[None]  # type: ignore[method-assign]
+    near, away = head(torch.zeros(1, FEATURES))[0], head(torch.zeros(1, FEATURES))[0]
+    torch.testing.assert_close(near[:-1], hub)
     assert near[-1] < away[-1]
     # the soft maximum of equal cosines is that cosine
     torch.testing.assert_close(near[-1], -2 * (hub @ bank.T)[0])
@@ -67,10 +85,14 @@ def test_fewer_sentences_than_clusters_are_their_own_centroids() -> None:
     means, share = clusters(few, 5)
     assert means.shape == (5, 4)
     torch.testing.assert_close(share, torch.tensor([1 / 3, 1 / 3, 1 / 3, 0, 0]))
-    aware = HubAwareHead(nn.Identity(), 4, 5, temperature=0.05)
-    aware.centroids[:], aware.log_share[:] = means, share.log()
-    alone = 0.05 * torch.logsumexp(few @ few.T / 0.05 - math.log(3), dim=-1)
-    torch.testing.assert_close(aware.hubness(few), alone)
+
+
+def test_classes_have_names_and_wider_words() -> None:
+    words = class_words()
+    assert len(words) == 1000
+    assert all("dog" in words[i][1] for i in DOGS)
+    assert words[889] == (["violin", "fiddle"], ["musical instrument"])
+    assert words[949][1] == ["fruit", "food"]
 
 
 def test_every_sentence_of_mini_has_the_same_last_component() -> None:
