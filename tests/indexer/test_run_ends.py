@@ -37,13 +37,19 @@ def started(tmp_path: Path, folder: Path, model: Path, *more: str) -> subprocess
     run = subprocess.Popen(
         [sys.executable, "-m", "vsearch", "index", str(folder), "--model", str(model), "--progress", "json", *more],
         stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+        preexec_fn=heed,
     )  # fmt: skip
     assert run.stderr is not None
     for line in run.stderr:
         if json.loads(line)["videos_done"] >= 2:
             break
     return run
+
+
+def heed() -> None:
+    """A test run in the background, or under nohup, hands on that these are ignored."""
+    for kind in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_DFL)
 
 
 def children(pid: int) -> list[int]:
