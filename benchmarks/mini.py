@@ -98,9 +98,8 @@ def imagenet_sample(data: Path) -> tuple[Task, list[str]]:
     classes = imagenet_names("imagenet")
     number = {synset: i for i, synset in enumerate(classes)}
     answers = np.array([number[Path(member).stem] for member in members])
-    return Task([[open_picture(archive.read(m))] for m in members], [], answers), [
-        n[0] for n in classes.values()
-    ]
+    items = [[open_picture(archive.read(member))] for member in members]
+    return Task(items, [], answers), [names[0] for names in classes.values()]
 
 
 def open_picture(raw: bytes) -> Image.Image:

@@ -106,14 +106,14 @@ class Sampler:
         return x.view(self.size, 2, -1), rows
 
 
-def picture_head(dropout: float) -> torch.nn.Sequential:
-    """What timm's MLP head is, on standardised features (B, 1280) -> (B, 384); dropout for the small data."""
+def picture_head(dropout: float, hidden: int = 768, dim: int = 384) -> torch.nn.Sequential:
+    """What timm's MLP head is, on standardised features (B, 1280) -> (B, dim); dropout for the small data."""
     return torch.nn.Sequential(
         torch.nn.Dropout(dropout),
-        torch.nn.Linear(1280, 768),
+        torch.nn.Linear(1280, hidden),
         torch.nn.GELU(),
         torch.nn.Dropout(0.4),
-        torch.nn.Linear(768, 384),
+        torch.nn.Linear(hidden, dim),
     )
 
 

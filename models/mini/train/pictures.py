@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from vsearch.models.mini.head import PictureHead
-from vsearch.models.mini.train.align import CONSTANT, alignment_loss, schedule
+from vsearch.models.mini.train.align import CONSTANT, alignment_loss, picture_head, schedule
 from vsearch.models.mini.train.data import Group, TokenCache, list_pictures, split_groups
 from vsearch.models.mini.train.names import DOGS, class_words
 from vsearch.models.mini.train.net import CONFIG, build_clip, imagenet_weights
@@ -144,24 +144,14 @@ def class_vectors(vectors: TextVectors, wider: float) -> torch.Tensor:
     return F.normalize(torch.stack(both), dim=-1)
 
 
-def picture_mlp() -> torch.nn.Sequential:
-    """(B, 1280) standardised -> (B, dim - 1); dropout for the small data."""
-    return torch.nn.Sequential(
-        torch.nn.Dropout(0.2),
-        torch.nn.Linear(FEATURES, HEAD["hidden"]),
-        torch.nn.GELU(),
-        torch.nn.Dropout(0.4),
-        torch.nn.Linear(HEAD["hidden"], DIM - 1),
-    )
-
-
 @torch.enable_grad()
 def fit_member(
     pairs: Pairs, head: PictureHead, choice: Choice, seed: int
 ) -> tuple[torch.nn.Sequential, float]:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    mlp, log_scale = picture_mlp(), torch.nn.Parameter(torch.tensor(math.log(20.0)))
+    mlp = picture_head(0.2, HEAD["hidden"], DIM - 1)
+    log_scale = torch.nn.Parameter(torch.tensor(math.log(20.0)))
     optimizer = torch.optim.AdamW(
         [
             {"params": mlp.parameters(), "lr": 2e-3, "weight_decay": 0.5},
