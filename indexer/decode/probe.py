@@ -68,7 +68,7 @@ def open_video(
             mode="r",
             format=name,
             options={"protocol_whitelist": "file,subfile", "format_whitelist": FORMAT_WHITELIST},
-            metadata_errors="replace",
+            **({"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}),  # 19 always does
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_why_not_opened(path, name, whole, error)) from error
@@ -158,8 +158,8 @@ def is_one_segment(path: Path, part: Part) -> bool:
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
     """Width of a pixel over its height; 1 where it is not given or absurd."""
-    ratio = stream.sample_aspect_ratio
-    return ratio if ratio and Fraction(1, 8) <= ratio <= 8 else Fraction(1)
+    ratio = Fraction(stream.sample_aspect_ratio or 1)
+    return ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
 
 def checked_container(path: Path) -> str:
