@@ -36,7 +36,8 @@ def print_hits(answer: Answer, fmt: str) -> None:
     if fmt == "json":
         head = {"schema_version": SCHEMA_VERSION, "query": answer.query, "model": answer.model}
         hits = [hit_record(h) for h in answer.hits]
-        print_json({**head, "confident": answer.confident, "cut": answer.cut, "hits": hits})
+        told = {"confident": answer.confident, "cut": answer.cut, "language": answer.language}
+        print_json({**head, **told, "hits": hits})
     elif fmt == "jsonl":
         for hit in answer.hits:
             print_json(hit_record(hit))
@@ -65,6 +66,7 @@ def hit_record(hit: Hit) -> dict[str, Any]:
         "end": hit.end_ms / 1000,
         "score": round(hit.score, 6),
         "strength": hit.strength,
+        "probability": None if hit.probability is None else round(hit.probability, 4),
         "more": [{"start": m.start_ms / 1000, "end": m.end_ms / 1000, "score": round(m.score, 6)} for m in hit.more],
         "also_at": list(hit.also_at),
         "coarse": hit.coarse,

@@ -30,6 +30,15 @@ def query(
         typer.Option("--in", metavar="VIDEO", help="Rank the moments of this one video.", show_default=False),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Leave out moments that score lower.")] = None,
+    least: Annotated[
+        str | None,
+        typer.Option(
+            "--min",
+            metavar="WORD",
+            help="Leave out what is less than weak, likely or strong.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one hit a line, as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
@@ -49,7 +58,7 @@ def query(
 ) -> None:
     """Find the moments that TEXT describes.
 
-    Exit code 0 when something was found, 1 when nothing (confident) was found.
+    Exit code 0 when something likely was found (with --min: that or better), else 1.
     """
     from vsearch.library import absolute, find_library
     from vsearch.retriever import Asked, Question, ask, start
@@ -59,7 +68,7 @@ def query(
     fmt = output.chosen_format(as_json=as_json, jsonl=jsonl, csv=csv, paths=paths, null=null)
     place = find_library(library).expanduser().resolve()
     within_path = None if within is None else str(absolute(within))
-    question = Question(str(place), " ".join(words), number, threshold, within, within_path)
+    question = Question(str(place), " ".join(words), number, threshold, within, within_path, least)
     asked = ask(question, device) if helper else Asked(None, running=False)
     if asked.answer:
         answer, loaded = asked.answer, False
@@ -72,12 +81,21 @@ def query(
         start(place, device, encoder=loaded)
     if answer.cut:
         note("the end of this sentence was not read: it is longer than the model takes; write a shorter one")
+    if answer.language is not None:
+        note(f"this looks like {answer.language}, which {answer.model} was not taught; ask in English")
     if not answer.hits:
-        note("nothing found" if threshold is None else f"nothing found that scores {threshold} or more")
+        asked_for = [f"scores {threshold} or more"] if threshold is not None else []
+        asked_for += [f"is {least} or better"] if least is not None else []
+        note("nothing found" + (f" that {' and '.join(asked_for)}" if asked_for else ""))
         raise typer.Exit(EXIT_NOTHING)
     output.note_gone(answer)
-    if not answer.confident:
-        note("no confident match: probably not in this library; the nearest moments are shown")
+    if all(hit.strength is None for hit in answer.hits):
+        note(
+            "these answers have no words such as likely yet: run `vsearch index`, which measures what chance scores here"
+        )
+    elif not answer.confident and least is None:
+        where = "library" if within is None else "video"
+        note(f"no likely match: probably not in this {where}; the nearest moments are shown")
         raise typer.Exit(EXIT_NOTHING)
 
 

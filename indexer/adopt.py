@@ -17,7 +17,7 @@ from typing import Any
 
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.shared_progress import Progress, Report, shared
-from vsearch.indexer.upkeep import register_head, renew_moments
+from vsearch.indexer.upkeep import register_head, renew_moments, score_neutral
 from vsearch.library import Library
 from vsearch.records import Each, EncoderInfo
 
@@ -87,6 +87,9 @@ def adopt(
         embed: Callable[..., Any] = head.embed_windows  # stored moments have what it asks of windows
         with side_by_side() as lanes:
             generation = library.publish_update(encoder_id, embed=embed, each=_counted(lanes, sets, told))
+        told(Progress("measuring what chance scores"))
+        with contextlib.suppress(ModelError):  # words can wait for the next run
+            score_neutral(library, encoder_id)
     return Adopted(
         head.identity, former.head, generation.count, time.monotonic() - began, former.id != encoder_id
     )

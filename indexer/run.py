@@ -38,7 +38,7 @@ from vsearch.indexer.discover import not_there, scan
 from vsearch.indexer.encoding import Lanes, VideoFrames, ahead, encoded
 from vsearch.indexer.fingerprint import fingerprint
 from vsearch.indexer.shared_progress import Progress, Report, RunSummary, shared
-from vsearch.indexer.upkeep import embedder, register, renew_moments
+from vsearch.indexer.upkeep import embedder, register, renew_moments, score_neutral
 
 if TYPE_CHECKING:
     from vsearch.library import Job, Library, Plan, Scan
@@ -189,6 +189,8 @@ class _Run:
         finally:  # also when interrupted: what is recorded becomes searchable
             if encoder_id is not None:
                 self._publish(encoder_id)
+        if encoder_id is not None:
+            self._measure_chance(encoder_id)
         return RunSummary(
             found=len(scan.files), unchanged=len(plan.unchanged) + len(plan.touched), indexed=indexed,
             partial=partial, moved=len(plan.moved), copies=len(plan.duplicates), missing=len(plan.missing),
@@ -279,6 +281,7 @@ class _Run:
                 if done.job.files == latest[done.job.path].files:  # else it is looked at again
                     latest[done.job.path] = done.job
         self._publish(encoder_id)
+        self._measure_chance(encoder_id)
         self._stage = "full rate"
         return list(latest.values())
 
@@ -419,6 +422,14 @@ class _Run:
         if not self.library.up_to_date(encoder_id):
             self.library.publish_update(encoder_id, self._fresh, embedder(self.library, encoder_id))
         self._fresh = []
+
+    def _measure_chance(self, encoder_id: int) -> None:
+        """For the words of answers, which must not cost the run."""
+        self._report(Progress("measuring what chance scores", self._videos, self._videos_done))
+        try:
+            score_neutral(self.library, encoder_id, self._encoder)
+        except ModelError as error:
+            self._warn(f"answers come without words such as likely: {error}")
 
     def _count_frames(self, count: int) -> None:
         self._frames += count

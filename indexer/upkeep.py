@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.errors import DamagedFramesError, VsearchError
+from vsearch.errors import DamagedFramesError, ModelError, VsearchError
 from vsearch.indexer.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from vsearch.library import Library
     from vsearch.library.checks import Report
-    from vsearch.models import Encoder
+    from vsearch.models import Encoder, TextEncoder
     from vsearch.records import EncoderInfo, NewMoment
 
 
@@ -49,6 +49,35 @@ def renew_moments(library: Library, encoder_id: int) -> int:
     if moments:
         library.add_moments(encoder_id, moments)
     return sum(map(len, moments.values()))
+
+
+def score_neutral(library: Library, encoder_id: int, encoder: TextEncoder | None = None) -> None:
+    """Bring up to date what the library scores for sentences that have nothing to do with it; words come from that.
+
+    `encoder`: the library's, where it is at hand; else it is loaded if the sentences must be encoded. Raises ModelError
+    when it cannot be had.
+    """
+    from vsearch.models.neutral import neutral_scores, neutral_sentences, neutral_vectors
+
+    live = library.encoder(encoder_id)
+    former = library.neutral_scores(live)
+    if former is not None and len(former.vectors) != len(neutral_sentences()):
+        former = None
+    view = library.open_live()
+    if not view.generation.count or (former is not None and np.array_equal(former.ids, np.sort(view.ids))):
+        return
+    if former is not None:
+        vectors = former.vectors
+    else:
+        from vsearch.models import load_encoder
+
+        reader = encoder or load_encoder(live.spec)
+        if reader.identity != live.identity:
+            raise ModelError(
+                f"this installation has {reader.identity}, the library was indexed with {live.identity}"
+            )
+        vectors = neutral_vectors(reader)
+    library.keep_neutral(live, neutral_scores(view.ids, view.vectors(), vectors, former))
 
 
 def windows_of(encoder: EncoderInfo, times_ms: npt.NDArray[np.int64], duration_ms: int) -> list[NewMoment]:

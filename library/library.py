@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import heads, posters, vocabularies
+from vsearch.library import chance, heads, posters, vocabularies
 from vsearch.library.catalogue import (
     Ask,
     Catalogue,
@@ -54,6 +54,7 @@ from vsearch.records import (
     Generation,
     LibrarySummary,
     MediaInfo,
+    NeutralScores,
     NewMoment,
     Recorded,
     StoredFrames,
@@ -73,6 +74,7 @@ _OWN = (
     "thumbs",
     heads.HEADS,
     vocabularies.VOCABULARIES,
+    chance.NEUTRAL,
     TEMPORARY,
 )  # how names in a library's folder begin
 
@@ -344,6 +346,11 @@ class Library(Reading):
         with self._writing():
             return publishing.switch(self._catalogue, self.path, generation_id)
 
+    def keep_neutral(self, encoder: EncoderInfo, scores: NeutralScores) -> None:
+        """Replace what `neutral_scores` gives."""
+        with self._writing():
+            chance.write_neutral(self.path, encoder.identity, scores)
+
     # Questions
 
     def encoders(self) -> list[EncoderInfo]:
@@ -438,6 +445,7 @@ class Library(Reading):
             self.path / "index",
             *(self.path / "thumbs").glob("??"),
             *(self.path / heads.HEADS).glob("*"),
+            self.path / chance.NEUTRAL,
         ]
         found = [path for folder in folders for path in folder.glob(f"{TEMPORARY}*")]
         return sorted([*filter(abandoned, found), *self.frame_store.leftovers()])

@@ -9,18 +9,19 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from vsearch.errors import LibraryError, VsearchError
 from vsearch.maths import normalise
-from vsearch.retriever.answer import Answer, Hit, Scored
-from vsearch.retriever.calibrate import strength
+from vsearch.retriever.answer import Answer, Hit, Scored, is_confident
+from vsearch.retriever.calibrate import Judge, at_least, check_word, judged
 from vsearch.retriever.encoders import Encoders, LazyEncoder, check_head
+from vsearch.retriever.languages import unread_language
 from vsearch.retriever.rank import (
     EVENT_CONTRAST,
     VideoAnswer,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from vsearch.library.catalogue import Reading
     from vsearch.library.index import IndexView
     from vsearch.models import TextEncoder
-    from vsearch.records import EncoderInfo, FrameSet, Moment, Video
+    from vsearch.records import EncoderInfo, FrameSet, Moment, NeutralScores, Video
 
 # Candidates for re-ranking: enough that n videos remain after merging overlaps of long videos.
 CANDIDATES_PER_VIDEO, MIN_CANDIDATES = 20, 200
@@ -56,30 +57,33 @@ def search(
     encoder: TextEncoder | None = None,
     only: Only | None = None,
     view: OpenIndex | None = None,
+    least: str | None = None,
     cache: bool = True,
 ) -> Answer:
     """The moments that a sentence describes, at most `number` videos, each with its best moment first.
 
     `encoder`: the library's, for a program that asks more than once; else it is loaded when the sentence is new.
     `only`: which videos may answer. `view`: gives the live index where a program keeps it open. `cache`: keep the vector
-    of a new sentence in the library. Raises VsearchError for an empty sentence, LibraryError when there is no index,
+    of a new sentence in the library.
+    `least`: 'weak', 'likely' or 'strong', leaves out what is less. Raises VsearchError for an empty sentence, LibraryError when there is no index,
     ModelError when the library's model is not the one at hand.
     """
     check_threshold(threshold)
+    check_word(least)
 
     def question() -> tuple[Sentence, EncoderInfo, Answer]:
         live = live_encoder(library)
         sentence = sentence_vector(library, live, text, encoder, cache=False)
         found = _answer(
-            library, live, sentence.text, sentence.vector, number, live.spec.get("calibration"),
-            threshold=threshold, only=only, view=view,
+            library, live, sentence.text, sentence.vector, number, library.neutral_scores(live),
+            threshold=threshold, only=only, view=view, least=least,
         )  # fmt: skip
         return sentence, live, found
 
     sentence, live, found = library.of_one_state(question)
     if cache:
         keep_sentence(library, live, sentence)
-    return replace(found, cut=sentence.cut)
+    return replace(found, cut=sentence.cut, language=unread_language(sentence.text, live.spec["model"]))
 
 
 def search_similar(
@@ -250,14 +254,16 @@ def _answer(
     label: str,
     query: npt.NDArray[np.float32],
     number: int,
-    calibration: Mapping[str, Any] | None,
+    neutral: NeutralScores | None,
     *,
     threshold: float | None = None,
+    least: str | None = None,
     keep: Callable[[Moment], bool] = lambda m: True,
     only: Only | None = None,
     view: OpenIndex | None = None,
 ) -> Answer:
     index = view(library) if view else library.open_live()
+    judge = Judge.of(neutral, query, index.generation.count)
     wanted = max(MIN_CANDIDATES, CANDIDATES_PER_VIDEO * number)
     while True:
         scores, ids = index.search(query[None], wanted)
@@ -272,6 +278,8 @@ def _answer(
     re_ranks = bool(encoder.spec["head"].get("frame_space"))
     averages = encoder.spec["head"].get("recipe") == "zero-shot"
     scored, kept = [], []
+    chances = {} if judge is None else judge.chances_of([m.id for m in moments], nearest)
+    chance_of: dict[int, float] = {}  # by video id: of its likeliest moment
     files: dict[int, tuple[Video, ...]] = {}
     frames_of: dict[int, FrameSet | None] = {}  # by video id
     coarse: set[int] = set()  # video ids
@@ -293,11 +301,14 @@ def _answer(
         frames_of[video.id] = found_frames if re_ranks else None
         coarse |= {video.id} if moment.coarse else set()
         scored.append(Scored(video.id, moment.start_ms, moment.end_ms, score))
+        if moment.id in chances:
+            chance_of[video.id] = min(chances[moment.id], chance_of.get(video.id, 1.0))
         if keep(moment) and (threshold is None or score >= threshold):
             kept.append(scored[-1])
     contrast = EVENT_CONTRAST * score_spread(scored)
     hits = []
-    for rank, found in enumerate(group_by_video(kept)[:number], start=1):
+    groups = [g for g in group_by_video(kept) if at_least(least, chance_of.get(g.best.video_id))]
+    for rank, found in enumerate(groups[:number], start=1):
         video_id = found.best.video_id
         shown = frames_of[video_id]
         if shown is not None:
@@ -306,9 +317,8 @@ def _answer(
             events = [e for e in itertools.chain(*split) if threshold is None or e.score >= threshold]
             found = VideoAnswer(tuple(sorted(events, key=lambda m: (-m.score, m.start_ms))))
         library.report_changed(files[video_id])
-        hits.append(_hit(rank, found, files[video_id], calibration, coarse=video_id in coarse))
-    confident = bool(hits) and hits[0].strength != "unlikely"
-    return Answer(label, str(encoder.spec["model"]), confident, tuple(hits))
+        hits.append(_hit(rank, found, files[video_id], chance_of.get(video_id), coarse=video_id in coarse))
+    return Answer(label, str(encoder.spec["model"]), is_confident(hits), tuple(hits))
 
 
 def _within(moment: Moment, frames: FrameSet) -> bool:
@@ -327,7 +337,7 @@ def _hit(
     rank: int,
     found: VideoAnswer,
     files: tuple[Video, ...],
-    calibration: Mapping[str, Any] | None,
+    chance: float | None,
     *,
     coarse: bool,
 ) -> Hit:
@@ -340,7 +350,7 @@ def _hit(
         best.start_ms,
         best.end_ms,
         best.score,
-        strength(best.score, calibration),
+        *judged(chance),
         found.moments[1:],
         also_at,
         coarse,

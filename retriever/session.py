@@ -108,10 +108,12 @@ class Session(Generic[Opened]):
         threshold: float | None = None,
         only: Only | None = None,
         within: Video | None = None,
+        least: str | None = None,
         keep: bool = True,
     ) -> Answer:
         """The moments that a sentence describes: at most `number` videos, or intervals `within` one. `only`: which videos
-        may answer. `keep`: have the library remember the sentence's vector now; else `remember` does.
+        may answer.
+        `least`: 'weak', 'likely' or 'strong', leaves out what is less. `keep`: have the library remember the sentence's vector now; else `remember` does.
 
         Raises VsearchError for an empty sentence.
         """
@@ -123,13 +125,20 @@ class Session(Generic[Opened]):
 
             found = search(
                 library, text, number=number, threshold=threshold, encoder=reader, only=only,
-                view=self._index.view, cache=keep,
+                view=self._index.view, cache=keep, least=least,
             )  # fmt: skip
         else:
             from vsearch.retriever.actions import search_in
 
             found = search_in(
-                library, within, text, number=number, threshold=threshold, encoder=reader, cache=keep
+                library,
+                within,
+                text,
+                number=number,
+                threshold=threshold,
+                encoder=reader,
+                cache=keep,
+                least=least,
             )
         if not keep and not found.cut and reader is not None and found.query in reader.made:
             self.unkept = NewSentence(reader.identity, found.query, reader.made[found.query])
@@ -199,7 +208,12 @@ class Session(Generic[Opened]):
             path = Path(question.within_path) if question.within_path else None
             within = self.library.find_video(question.within, path)
         return self.search(
-            question.text, number=question.number, threshold=question.threshold, within=within, keep=False
+            question.text,
+            number=question.number,
+            threshold=question.threshold,
+            within=within,
+            least=question.least,
+            keep=False,
         )
 
     def remember(self, given: Answer, patience_ms: int = Reading.NOTE_PATIENCE_MS) -> bool:

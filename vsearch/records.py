@@ -205,6 +205,26 @@ class Generation:
     base: IndexBase | None = None
 
 
+@dataclass(frozen=True)
+class NeutralScores:
+    """What a library's moments score, by one encoder, for sentences that have nothing to do with it.
+
+    vectors: (S, D) of the sentences; ids: (N,) of moments, ascending; hubs: (N,) how near each is to every sentence;
+    maxima: (S/2,) best scores of the second half, corrected for that and for how central a sentence is; spread: of
+    scores; lean: skewness of scores, about 0 where a model knows nothing of what it sees, infinite where that cannot be
+    told; text_spread: of cosines between sentences; whole: N when all was last made anew.
+    """
+
+    vectors: npt.NDArray[np.float16]
+    ids: npt.NDArray[np.int64]
+    hubs: npt.NDArray[np.float32]
+    maxima: npt.NDArray[np.float32]
+    spread: float
+    lean: float
+    text_spread: float
+    whole: int
+
+
 # Turns stored frames into moment vectors, (M, D) float32 unit length: embed(vectors, times_ms, moments).
 Embed = Callable[
     ["npt.NDArray[np.float16]", "npt.NDArray[np.int64]", Sequence[NewMoment]], "npt.NDArray[np.float32]"

@@ -49,6 +49,7 @@ class HitRecord(MomentRecord):
     content: str | None
     path: str
     strength: str | None
+    probability: float | None
     more: list[MomentRecord]
     also_at: list[str]
     playable: bool
@@ -57,13 +58,14 @@ class HitRecord(MomentRecord):
 
 
 class AnswerRecord(Versioned):
-    """`confident` is false when even the best hit scores like an unrelated moment; `cut` is true when the end of the
+    """`confident` is false when no hit is likely; `language`: that of the sentence, where the model does not read it; `cut` is true when the end of the
     sentence was not read, as it is longer than the model takes."""
 
     query: str
     model: str
     confident: bool
     cut: bool
+    language: str | None
     hits: list[HitRecord]
 
 
@@ -179,6 +181,7 @@ class LibraryRecord(Versioned):
 def answer_record(answer: Answer, videos: Mapping[int, Video]) -> AnswerRecord:
     return AnswerRecord(
         query=text(answer.query), model=answer.model, confident=answer.confident, cut=answer.cut,
+        language=answer.language,
         hits=[hit_record(hit, videos.get(hit.video_id)) for hit in answer.hits],
     )  # fmt: skip
 
@@ -188,6 +191,7 @@ def hit_record(hit: Hit, video: Video | None) -> HitRecord:
         rank=hit.rank, video=hit.video_id, content=video.fingerprint if video is not None else None,
         path=text(hit.path), start=hit.start_ms / 1000, end=hit.end_ms / 1000,
         score=round(hit.score, 6), strength=hit.strength,
+        probability=None if hit.probability is None else round(hit.probability, 4),
         more=[MomentRecord(start=m.start_ms / 1000, end=m.end_ms / 1000, score=round(m.score, 6)) for m in hit.more],
         also_at=[text(path) for path in hit.also_at],
         playable=video is not None and plays_in_browsers(video), coarse=hit.coarse, gone=hit.gone,

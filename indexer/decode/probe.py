@@ -13,7 +13,7 @@ import stat
 import struct
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vsearch.errors import MediaError
 from vsearch.indexer.decode.structure import Part, atoms, gif_is_whole, is_unbroken, segment_end
@@ -58,6 +58,9 @@ def open_video(
     """
     import av
 
+    lenient: dict[str, Any] = {}
+    if int(av.__version__.partition(".")[0]) < 19:  # which always is
+        lenient["metadata_errors"] = "replace"
     name = checked_container(path)
     whole = part or Part(0, os.stat(path).st_size)
     try:
@@ -68,7 +71,7 @@ def open_video(
             mode="r",
             format=name,
             options={"protocol_whitelist": "file,subfile", "format_whitelist": FORMAT_WHITELIST},
-            **({"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}),  # 19 always does
+            **lenient,
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_why_not_opened(path, name, whole, error)) from error

@@ -35,6 +35,7 @@ from vsearch.library.catalogue.statements import (
     rows_in,
     videos,
 )
+from vsearch.library.chance import read_neutral
 from vsearch.library.files import disk_errors
 from vsearch.library.frames import FrameStore
 from vsearch.library.index import INDEX, MEND, damaged, open_index, part_files
@@ -50,6 +51,7 @@ from vsearch.records import (
     FrameSetInfo,
     Generation,
     Moment,
+    NeutralScores,
     Video,
 )
 
@@ -335,6 +337,14 @@ class Reading(ABC):
                 coarse=COARSE_FPS,
             )
         return {row[0] for row in found}
+
+    def neutral_scores(self, encoder: EncoderInfo) -> NeutralScores | None:
+        """What the library scores for sentences that have nothing to do with it; None when that is not known (yet)."""
+        try:
+            return read_neutral(self.path, encoder.identity)
+        except ValueError:
+            self._report("What says how likely an answer is, is damaged", INDEX_AGAIN)
+            return None
 
     def cached_text(self, encoder_id: int, text: str) -> npt.NDArray[np.float32] | None:
         """The vector (D,) of a sentence asked before; None also when the stored one is damaged."""

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from vsearch.errors import LibraryError
-from vsearch.library import heads, posters
+from vsearch.library import chance, heads, posters
 from vsearch.library.catalogue import (
     LIVE,
     Catalogue,
@@ -40,7 +40,10 @@ from vsearch.records import PRESENT
 
 def check_folders(check: Check) -> list[Problem]:
     """What lies where a folder of the library belongs: nothing could be read or written below it."""
-    tops = [check.folder / name for name in (FRAMES, INDEX, posters.THUMBS, heads.HEADS, VOCABULARIES)]
+    tops = [
+        check.folder / name
+        for name in (FRAMES, INDEX, posters.THUMBS, heads.HEADS, VOCABULARIES, chance.NEUTRAL)
+    ]
     below = [
         path
         for name in (FRAMES, posters.THUMBS)
@@ -225,6 +228,20 @@ def check_vocabularies(check: Check) -> list[Problem]:
     return problems
 
 
+def check_neutral(check: Check) -> list[Problem]:
+    """What words are judged by is derived: a damaged one is dropped, and made again by the next run."""
+    with check.catalogue.read() as session:
+        encoders = list(session.scalars(select(EncoderRow.identity)))
+    problems = []
+    for file in chance.neutral_files(check.folder):
+        if chance.sound(file, encoders) is False:
+            if check.repair:
+                clear(file)
+            done = "dropped; the next `vsearch index` makes it again" if check.repair else None
+            problems.append(Problem("What says how likely an answer is, is damaged", done))
+    return problems
+
+
 def check_posters(check: Check) -> list[Problem]:
     """Damaged ones, and those that were made and are gone."""
     with check.catalogue.read() as session:
@@ -271,6 +288,7 @@ def sweep(catalogue: Catalogue, folder: Path, leftovers: list[Path], repair: boo
             for name in publishing.index_files(row)
         }
         thumbs = _thumbs(session)
+        encoders = list(session.scalars(select(EncoderRow.identity)))
         waiting = {folder / name for name in session.scalars(select(GarbageRow.file))}  # for the next writer
     orphans: dict[str, Sequence[Path]] = {
         "stored frames that no video has": [store.path(name) for name in sorted(store.names() - named)],
@@ -283,6 +301,9 @@ def sweep(catalogue: Catalogue, folder: Path, leftovers: list[Path], repair: boo
             path
             for path in sorted((folder / posters.THUMBS).glob("??/*.jpg"))
             if str(path.relative_to(folder)) not in thumbs
+        ],
+        "scores of encoders that are no more": [
+            path for path in chance.neutral_files(folder) if chance.sound(path, encoders) is None
         ],
         "temporary files of an interrupted run": leftovers,
     }

@@ -62,6 +62,7 @@ def verify(
         files.check_generations,
         files.check_heads,
         files.check_vocabularies,
+        files.check_neutral,
         files.check_posters,
     ):
         problems += part(check)

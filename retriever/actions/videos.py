@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 from vsearch.errors import DamagedFramesError, LibraryError, VsearchError
 from vsearch.maths import normalise
 from vsearch.models import ACTION_TEMPLATES
-from vsearch.retriever.actions.intervals import find_intervals
+from vsearch.retriever.actions.intervals import Interval, find_intervals
 from vsearch.retriever.actions.localize import (
     DEFAULT_LIMITS,
     FEWEST_REFERENCES,
@@ -29,9 +29,10 @@ from vsearch.retriever.actions.localize import (
     reference_windows,
 )
 from vsearch.retriever.actions.proposals import Floats, Ints, Proposals, Timeline, Vectors, propose
-from vsearch.retriever.answer import Answer, Hit
-from vsearch.retriever.calibrate import strength
+from vsearch.retriever.answer import Answer, Hit, is_confident
+from vsearch.retriever.calibrate import Judge, at_least, check_word, judged
 from vsearch.retriever.encoders import check_head
+from vsearch.retriever.languages import unread_language
 from vsearch.retriever.searching import (
     Sentence,
     check_threshold,
@@ -45,7 +46,7 @@ from vsearch.retriever.searching import (
 if TYPE_CHECKING:
     from vsearch.library.catalogue import Reading
     from vsearch.models import TextEncoder
-    from vsearch.records import EncoderInfo, Video
+    from vsearch.records import EncoderInfo, NeutralScores, Video
 
 TEMPLATES = ACTION_TEMPLATES
 DENSE_MS = 4000  # what a temporal head sees around a frame
@@ -182,23 +183,31 @@ def search_in(
     number: int = 10,
     threshold: float | None = None,
     encoder: TextEncoder | None = None,
+    least: str | None = None,
     cache: bool = True,
 ) -> Answer:
-    """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders."""
+    """Intervals of one video that a sentence describes, best first, each a hit of its own with its own borders. Words
+    are judged by what this video scores for sentences that have nothing to do with it."""
     check_threshold(threshold)
+    check_word(least)
 
-    def question() -> tuple[EncoderInfo, Sentence, Timeline]:
+    def question() -> tuple[EncoderInfo, Sentence, Timeline, NeutralScores | None]:
         live = live_encoder(library)
         sentence = sentence_vector(library, live, text, encoder, cache=False)
         library.report_changed([video])
-        return live, sentence, dense_timeline_of(library, video)
+        return live, sentence, dense_timeline_of(library, video), library.neutral_scores(live)
 
-    live, sentence, timeline = library.of_one_state(question)
+    live, sentence, timeline, neutral = library.of_one_state(question)
     if cache:
         keep_sentence(library, live, sentence)
-    found = find_intervals(timeline, np.asarray(sentence.vector, dtype=np.float32), number)
-    kept = [i for i in found if threshold is None or i.score >= threshold]
-    calibration = live.spec.get("calibration")
+    query = np.asarray(sentence.vector, dtype=np.float32)
+    found = find_intervals(timeline, query, number)
+    chances = chances_in(timeline, neutral, query, found)
+    kept = [
+        (i, chance)
+        for i, chance in zip(found, chances, strict=True)
+        if (threshold is None or i.score >= threshold) and at_least(least, chance)
+    ]
     path, _, gone = files_there([video])
     hits = tuple(
         Hit(
@@ -208,15 +217,41 @@ def search_in(
             i.start_ms,
             i.end_ms,
             i.score,
-            strength(i.score, calibration),
+            *judged(chance),
             (),
             (),
             gone=gone,
         )
-        for rank, i in enumerate(kept, start=1)
+        for rank, (i, chance) in enumerate(kept, start=1)
     )
-    confident = any(hit.strength != "unlikely" for hit in hits)
-    return Answer(sentence.text, str(live.spec["model"]), confident, hits, sentence.cut)
+    model = str(live.spec["model"])
+    unread = unread_language(sentence.text, model)
+    return Answer(sentence.text, model, is_confident(hits), hits, sentence.cut, unread)
+
+
+def chances_in(
+    timeline: Timeline, neutral: NeutralScores | None, query: Floats, found: Sequence[Interval]
+) -> Sequence[float | None]:
+    """Of intervals of a video: how often its best would score as much for a sentence that has nothing to do with it."""
+    if neutral is None or not found or not len(timeline):
+        return [None] * len(found)
+    from vsearch.models.neutral import hubs_of, neutral_scores
+
+    proposals = propose(timeline)
+    spans = np.stack([proposals.first, proposals.last], axis=1)
+    means = normalise(timeline.means(spans[:, 0], spans[:, 1]))
+    inside = neutral_scores(np.arange(len(means)), [(np.arange(len(means)), means)], neutral.vectors)
+    # How far scores spread, and whether the model knows anything, tells the whole library better than one video.
+    inside = replace(inside, lean=neutral.lean)
+    judge = Judge.of(inside, query, len(means))
+    if judge is None:
+        return [None] * len(found)
+    first = np.searchsorted(timeline.edges_ms, [i.start_ms for i in found])
+    last = np.searchsorted(timeline.edges_ms, [i.end_ms for i in found])
+    own = hubs_of(
+        normalise(timeline.means(first, last)), neutral.vectors[::2].astype(np.float32), inside.spread
+    )
+    return judge.chances(np.asarray([i.score for i in found], np.float32), own).tolist()
 
 
 def sound_videos(library: Reading, videos: Sequence[Video]) -> list[Video]:

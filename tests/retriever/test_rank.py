@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsearch.retriever.answer import Scored
-from vsearch.retriever.calibrate import strength, unrelated_above
 from vsearch.retriever.rank import (
     group_by_video,
     merge_overlaps,
@@ -80,18 +79,6 @@ def test_merging_keeps_the_best_and_leaves_no_overlap_whatever_the_order(
     shuffled = moments.copy()
     random.shuffle(shuffled)
     assert merge_overlaps(shuffled, margin=0.1) == merged
-
-
-def test_strength_words_follow_the_share_of_unrelated_scores_above() -> None:
-    calibration = {
-        "unrelated": {"q": [0.0, 0.5, 0.98, 0.998, 0.9998, 1.0], "score": [0.0, 0.2, 0.4, 0.5, 0.6, 0.7]}
-    }
-    words = [strength(s, calibration) for s in (0.1, 0.39, 0.41, 0.51, 0.61, 0.9)]
-    assert words == ["unlikely", "unlikely", "weak", "likely", "strong", "strong"]
-    assert strength(0.9, None) is None
-    q, scores = calibration["unrelated"]["q"], calibration["unrelated"]["score"]
-    assert unrelated_above(0.1, q, scores) == pytest.approx(0.75)
-    assert unrelated_above(-1, q, scores) == 1.0
 
 
 def test_events_need_contrast_and_last_two_seconds() -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.words import give_words
 from vsearch.errors import LibraryError, VsearchError
 from vsearch.library import Library
 from vsearch.library.catalogue import open_reading
+from vsearch.library.chance import neutral_file
 from vsearch.models import ZeroShotHead, plan_windows
 from vsearch.records import FoundFile, MediaInfo, NewMoment
 from vsearch.retriever.searching import search, search_similar
@@ -96,20 +98,50 @@ def test_similar_leaves_out_the_place_itself(library: Library) -> None:
         search_similar(library, library.find_video("early.mp4"), 10_000_000)
 
 
-def test_words_and_confidence_follow_the_calibration(library: Library) -> None:
-    encoder = library.live_encoder()
-    assert encoder is not None
-    quantiles = {"q": [0.5, 0.98, 0.998, 0.9998], "score": [0.1, 0.3, 0.5, 0.7]}
-    spec = {**encoder.spec, "calibration": {"unrelated": quantiles}}
-    library.register_encoder(encoder.identity, encoder.backbone, encoder.head, spec)
-    library.cache_text(encoder.id, "nowhere", -QUERY)
+def test_words_and_confidence_follow_what_chance_scores_here(library: Library) -> None:
+    live = library.live_encoder()
+    assert live is not None
+    library.cache_text(live.id, "nowhere", -QUERY)
+    assert search(library, "nowhere").confident  # nothing is known to judge by
+    give_words(library)
     answer = search(library, "the thing")
-    assert (answer.confident, answer.hits[0].strength, answer.hits[-1].strength) == (
-        True,
-        "strong",
-        "unlikely",
-    )
-    assert not search(library, "nowhere").confident
+    words = [hit.strength for hit in answer.hits]
+    assert answer.confident
+    assert words[0] in ("likely", "strong")
+    assert words[-1] == "unlikely"
+    probabilities = [hit.probability for hit in answer.hits]
+    assert all(p is not None and 0 <= p <= 1 for p in probabilities)
+    assert probabilities[0] > 0.6 > probabilities[-1]
+    nowhere = search(library, "nowhere")
+    assert not nowhere.confident
+    assert len(nowhere.hits) == 3
+
+
+def test_least_leaves_out_what_is_less(library: Library) -> None:
+    give_words(library)
+    every = search(library, "the thing").hits
+    likely = search(library, "the thing", least="likely").hits
+    assert [h.path for h in likely] == [h.path for h in every if h.strength in ("likely", "strong")]
+    assert 0 < len(likely) < len(every)
+    assert [h.rank for h in likely] == list(range(1, len(likely) + 1))
+    with pytest.raises(VsearchError, match="no match called 'sure'"):
+        search(library, "the thing", least="sure")
+
+
+def test_damaged_scores_give_no_words_and_are_mended(library: Library) -> None:
+    give_words(library)
+    live = library.live_encoder()
+    assert live is not None
+    file = neutral_file(library.path, live.identity)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    answer = search(library, "the thing")
+    assert {hit.strength for hit in answer.hits} == {None}
+    assert any("how likely an answer is" in what for what in library.damaged)
+    assert ["how likely" in p.what for p in library.verify().problems] == [True]
+    library.verify(repair=True)
+    assert not file.exists()
+    assert library.verify().clean
 
 
 def test_empty_query_and_empty_library_are_refused_in_words(library: Library, tmp_path: Path) -> None:
@@ -123,6 +155,7 @@ def test_empty_query_and_empty_library_are_refused_in_words(library: Library, tm
 
 
 def test_a_cached_query_needs_no_model(library: Library) -> None:
+    give_words(library)
     code = (
         "import sys\n"
         f"sys.argv = ['vsearch', 'query', 'the thing', '--jsonl', '--library', {str(library.path)!r}]\n"

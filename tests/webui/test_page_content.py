@@ -15,6 +15,7 @@ import pytest
 
 from tests.media import read_barcode, write_video
 from tests.site import QUERY, a_browser, a_poster, add_clip, h264, publish, running
+from tests.words import give_words
 from vsearch.library import Library
 from vsearch.records import MediaInfo
 
@@ -118,6 +119,23 @@ def test_names_are_shown_letter_by_letter(browser: Any, tmp_path: Path) -> None:
         page.locator(".vs-hit", has_text="gpj").click()
         page.wait_for_selector("#vs-player:not([hidden])")
         assert "\u202e" not in page.locator("body").inner_text() + page.locator("#vs-where").inner_text()
+        page.close()
+
+
+def test_what_is_unlikely_is_folded_away(browser: Any, tmp_path: Path) -> None:
+    shows, other = (write_video(tmp_path / f"{name}.mp4", frames=200, fps=10) for name in ("shows", "other"))
+    with Library.open(tmp_path / "library", create=True) as library:
+        add_clip(library, shows, [0] * 20, h264(20))
+        add_clip(library, other, [3] * 20, h264(20), content="other")
+        publish(library)
+        give_words(library)
+    with running(tmp_path / "library") as address:
+        page = opened(browser, address)
+        assert page.locator(".vs-name").all_inner_texts() == ["shows.mp4"]
+        assert page.locator("#vs-note").inner_text().startswith("1 video for")
+        page.click("#vs-more:has-text('Show 1 unlikely')")
+        assert page.locator(".vs-name").all_inner_texts() == ["shows.mp4", "other.mp4"]
+        assert page.locator("#vs-more").is_hidden()
         page.close()
 
 

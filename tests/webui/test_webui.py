@@ -51,7 +51,7 @@ def test_search_gives_documented_records(site: httpx.Client, ids: dict[str, int]
     assert answer["schema_version"] == 1
     hits = {hit["video"]: hit for hit in answer["hits"]}
     assert hits[ids["late"]]["start"] == pytest.approx(29.5)
-    documented = hit_record(Hit(1, "a", 1, 0, 1, 0.5, None, (), ()))
+    documented = hit_record(Hit(1, "a", 1, 0, 1, 0.5, None, None, (), ()))
     assert hits[ids["late"]].keys() == documented.keys() | {"video", "content", "playable"}
 
 

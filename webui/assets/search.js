@@ -6,7 +6,7 @@ import { still } from "./stills.js";
 const PAGE = 60; // hits drawn at a time
 const UPLOAD_SIDE = 1024; // pictures are made this small before they are sent
 const FILTERS = ["folder", "after", "before", "shortest", "longest"];
-let hits = [], drawn = 0, asked = 0;
+let hits = [], shown = 0, drawn = 0, asked = 0; // `shown`: the first that are not folded away
 let question = null; // { q } | { video, t } | { look }
 let words = ""; // the question for people
 
@@ -20,13 +20,16 @@ async function show(then) {
   try {
     const answer = await ask(`/api/search?${new URLSearchParams({ ...question, n: $("vs-number").value, ...filters() })}`);
     if (mine !== asked) return; // a later question has overtaken this one
-    hits = answer.hits; drawn = 0;
+    const folded = answer.hits.filter((hit) => hit.strength === "unlikely");
+    hits = [...answer.hits.filter((hit) => hit.strength !== "unlikely"), ...folded]; drawn = 0;
+    shown = hits.length - folded.length;
     $("vs-hits").replaceChildren();
     $("vs-hello").hidden = true;
     draw();
-    const count = hits.length === 1 ? "1 video" : `${hits.length} videos`;
-    note(!hits.length ? `Nothing found for ${words}${Object.keys(filters()).length ? " with these filters" : ""}.`
-      : answer.confident ? `${count} for ${words}` : `Probably not in this library: ${words}. The nearest moments are shown.`);
+    const count = shown === 1 ? "1 video" : `${shown} videos`;
+    const unread = answer.language ? ` This looks like ${answer.language}, which ${answer.model} was not taught; ask in English.` : "";
+    note((!hits.length ? `Nothing found for ${words}${Object.keys(filters()).length ? " with these filters" : ""}.`
+      : answer.confident ? `${count} for ${words}` : `Probably not in this library: ${words}.`) + unread);
     if (then) await then();
   } catch (error) {
     if (mine === asked) note(error.message);
@@ -82,11 +85,17 @@ async function smaller(file) {
 
 function draw() {
   const part = document.createDocumentFragment();
-  for (const hit of hits.slice(drawn, drawn + PAGE)) part.append(card(hit));
+  for (const hit of hits.slice(drawn, Math.min(shown, drawn + PAGE))) part.append(card(hit));
   $("vs-hits").append(part);
-  drawn = Math.min(hits.length, drawn + PAGE);
-  $("vs-more").hidden = drawn >= hits.length;
-  $("vs-more").textContent = `Show more (${hits.length - drawn} left)`;
+  drawn = Math.min(shown, drawn + PAGE);
+  const left = shown - drawn, folded = hits.length - shown;
+  $("vs-more").hidden = !(left || folded);
+  $("vs-more").textContent = left ? `Show more (${left} left)` : `Show ${folded} unlikely`;
+}
+
+function more() {
+  if (drawn >= shown) shown = hits.length; // unfold
+  draw();
 }
 
 function card(hit) {
@@ -158,7 +167,7 @@ export function start() {
   $("vs-form").addEventListener("submit", (e) => { e.preventDefault(); searchText(); });
   for (const name of [...FILTERS, "number"]) $(`vs-${name}`).addEventListener("change", () => { if (question) { remember(); show(); } });
   $("vs-clear").addEventListener("click", () => { for (const f of FILTERS) $(`vs-${f}`).value = ""; if (question) { remember(); show(); } });
-  $("vs-more").addEventListener("click", draw);
+  $("vs-more").addEventListener("click", more);
   $("vs-pick").addEventListener("click", () => $("vs-file").click());
   $("vs-file").addEventListener("change", () => { const [file] = $("vs-file").files; if (file) searchUpload(file); $("vs-file").value = ""; });
   const section = $("vs-search");
