@@ -38,12 +38,12 @@ def build(data: Path, out: Path, train: int, test: int, seed: int = 0) -> Path:
     database = {}
     for subset, count in (("training", train), ("testing", test)):
         sources = [file for files in (*actions[subset].values(), background[subset]) for file in files]
-        parts = {file: _part(out / "parts", file) for file in sources}
-        lengths = {file: _frames(part) / FPS for file, part in parts.items()}
+        parts = {file: part_of(out / "parts", file) for file in sources}
+        lengths = {file: frame_count(part) / FPS for file, part in parts.items()}
         for i in range(count):
             script = _script(rng, actions[subset], background[subset], lengths, rng.uniform(*LENGTH_S))
             name = f"{subset}_{i:03d}"
-            _concatenate([parts[file] for file, _ in script], out / f"{name}.mp4")
+            concatenate([parts[file] for file, _ in script], out / f"{name}.mp4")
             total = sum(lengths[file] for file, _ in script)
             database[name] = {"subset": subset, "duration": total, "annotations": _truth(script, lengths)}
     shutil.rmtree(out / "parts")
@@ -107,7 +107,7 @@ def _truth(script: Script, lengths: Mapping[Path, float]) -> list[dict[str, obje
     return found
 
 
-def _part(folder: Path, source: Path) -> Path:
+def part_of(folder: Path, source: Path) -> Path:
     """The clip re-encoded, made once."""
     import av
 
@@ -135,14 +135,14 @@ def _part(folder: Path, source: Path) -> Path:
     return temporary.rename(target)
 
 
-def _frames(part: Path) -> int:
+def frame_count(part: Path) -> int:
     import av
 
     with av.open(str(part)) as clip:
         return sum(packet.size > 0 for packet in clip.demux(video=0))
 
 
-def _concatenate(parts: Sequence[Path], target: Path) -> None:
+def concatenate(parts: Sequence[Path], target: Path) -> None:
     """One MP4 of the parts' packets, one after the other."""
     import av
 

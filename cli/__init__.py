@@ -53,6 +53,7 @@ VERBS = {
     "train": "train:train",
     "eval": "eval:evaluate",
     "adopt": "adopt:adopt",
+    "reindex": "reindex:reindex",
     "import-checkpoint": "import_checkpoint:import_checkpoint",
     "train-proposals": "train_proposals:train_proposals",
     "models": "models:models",

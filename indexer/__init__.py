@@ -9,7 +9,8 @@ from vsearch.faces import face
 if TYPE_CHECKING:
     from vsearch.indexer.adopt import rollback
     from vsearch.indexer.clip import export_clip
-    from vsearch.indexer.run import IndexOptions, index_videos
+    from vsearch.indexer.run import IndexOptions
+    from vsearch.indexer.runs import change_model, go_back, index_videos
     from vsearch.indexer.shared_progress import Progress, Report, running
     from vsearch.indexer.sniff import MATROSKA, MP4
     from vsearch.indexer.still import is_picture, read_still, still_at
@@ -23,7 +24,9 @@ __all__ = [
     "IndexOptions",
     "Progress",
     "Report",
+    "change_model",
     "export_clip",
+    "go_back",
     "index_videos",
     "is_picture",
     "open_frames",
@@ -36,7 +39,8 @@ __all__ = [
 __getattr__ = face(__name__, {
     "adopt": "rollback",
     "clip": "export_clip",
-    "run": "IndexOptions index_videos",
+    "run": "IndexOptions",
+    "runs": "change_model go_back index_videos",
     "shared_progress": "Progress Report running",
     "sniff": "MATROSKA MP4",
     "still": "is_picture read_still still_at",

@@ -10,7 +10,6 @@ Decoding happens in child processes (`pool`), encoding in threads of this one (`
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -21,10 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vsearch.errors import LibraryError, ModelError, VsearchError
+from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer.attempts import Attempt, Settled, identified, planned_content
 from vsearch.indexer.decode import (
-    DECODERS,
     DecodeJob,
     DecodeOptions,
     DecodePool,
@@ -34,10 +32,9 @@ from vsearch.indexer.decode import (
     clock,
     default_workers,
 )
-from vsearch.indexer.discover import not_there, scan
 from vsearch.indexer.encoding import Lanes, VideoFrames, ahead, encoded
 from vsearch.indexer.fingerprint import fingerprint
-from vsearch.indexer.shared_progress import Progress, Report, RunSummary, shared
+from vsearch.indexer.shared_progress import Progress, Report, RunSummary
 from vsearch.indexer.upkeep import embedder, register, renew_moments, score_neutral
 
 if TYPE_CHECKING:
@@ -72,36 +69,7 @@ class IndexOptions:
     dry_run: bool = False
 
 
-def index_videos(path: Path, paths: Sequence[Path], options: IndexOptions, report: Report) -> RunSummary:
-    """Bring the library at `path` (made if need be) up to date with the videos under `paths`.
-
-    Raises VsearchError for paths that are not there, a library in use by another run, a model that does not
-    fit the library. KeyboardInterrupt leaves everything finished so far in place, and searchable.
-    """
-    absent = next((p for p in paths if not os.path.exists(p)), None)
-    if absent is not None:
-        raise not_there(path, absent)
-    if options.decoder not in DECODERS:
-        raise VsearchError(
-            f"unknown decoder {options.decoder!r}; use {', '.join(DECODERS[:-1])} or {DECODERS[-1]}"
-        )
-    from vsearch.library import Library
-
-    if options.dry_run or not Library.exists(path):
-        found = scan(paths, report)
-        if not Library.exists(path) and (options.dry_run or not found.files):
-            return RunSummary(found=len(found.files), to_do=len(found.files), dry_run=options.dry_run)
-        with Library.open(path, create=True) as library:
-            if options.dry_run:
-                return _Run(library, options, report).plan_only(found)
-            with library.writing(), shared(path, report) as told:
-                return _Run(library, options, told).run(found)
-    with Library.open(path, create=True) as library, library.writing(), shared(path, report) as told:
-        run = _Run(library, options, told)
-        return run.run(scan(paths, told))
-
-
-class _Run:
+class IndexRun:
     """The state of one run: what is planned, what is done, and the encoder once it is needed."""
 
     def __init__(self, library: Library, options: IndexOptions, report: Report) -> None:
@@ -111,11 +79,11 @@ class _Run:
         self._encoder: Encoder | None = None
         self._backbones: list[Backbone] = []  # its own, and a copy for each further device
         # A run that was killed before its first publication has left an encoder without an index.
-        self._known = library.answering_encoder()
+        self._known = self._known_encoder()
         if self._known and options.model not in (None, self._known.spec["model"]):
             raise LibraryError(
-                f"this library is indexed with {self._known.spec['model']}; give the same --model or none, "
-                f"or make another library: vsearch index FOLDER --model {options.model} --library NEW"
+                f"this library is indexed with {self._known.spec['model']}; give the same --model or none, or change "
+                f"it: vsearch reindex --model {options.model}"
             )
         if self._known and options.head:
             _check_same_head(self._known, options.head)
@@ -127,6 +95,10 @@ class _Run:
         self._begin = self._started = time.monotonic()
         self._stage = "indexing"
         self._fresh: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+
+    def _known_encoder(self) -> EncoderInfo | None:
+        """That of the library, which the run goes on with."""
+        return self.library.answering_encoder()
 
     def plan_only(self, scan: Scan) -> RunSummary:
         plan = self._plan(scan)
@@ -222,7 +194,7 @@ class _Run:
                 if self._encoder.identity != self._known.identity:
                     raise ModelError(
                         f"this library was indexed with {self._known.identity}, but this installation has "
-                        f"{self._encoder.identity}; make a new library: vsearch index FOLDER --library NEW"
+                        f"{self._encoder.identity}; {change_model_to(self._known)}"
                     )
             else:
                 self._encoder = self._new_encoder()
@@ -382,8 +354,11 @@ class _Run:
         if left and not end.passing:
             return None
         if not left and not job.retry:
-            self.library.record_failed(job.files, job.fingerprint, reason or "")
+            self._record_failed(job, reason or "")
         return Settled(job, reason, True)
+
+    def _record_failed(self, job: Job, reason: str) -> None:
+        self.library.record_failed(job.files, job.fingerprint, reason)
 
     def _record(self, job: Job, done: JobDone, frames: VideoFrames, encoder_id: int, *, coarse: bool) -> None:
         from vsearch.models import plan_windows
@@ -451,6 +426,11 @@ class _Run:
 
     def _warn(self, text: str) -> None:
         self._report(Progress(self._stage, self._videos, self._videos_done, warning=text))
+
+
+def change_model_to(live: EncoderInfo) -> str:
+    """What to run where the installed model of that name is another build."""
+    return f"change the library to that: vsearch reindex --model {live.spec['model']}"
 
 
 def _check_same_head(known: EncoderInfo, checkpoint: Path) -> None:

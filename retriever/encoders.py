@@ -128,7 +128,7 @@ def matching_encoder(live: EncoderInfo, device: str = "auto") -> Encoder:
     if encoder.identity != live.identity:
         raise ModelError(
             f"this library was indexed with {live.identity}, but this installation has {encoder.identity}; "
-            "index it again into a new library: vsearch index FOLDER --library NEW"
+            f"change the library to that: vsearch reindex --model {live.spec['model']}"
         )
     return encoder
 

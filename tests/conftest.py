@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -21,27 +20,11 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of 64-pixel pictures and 32 dimensions with random weights, in open_clip's folder form.
+    """Random weights: its answers mean nothing, but equal pictures have equal vectors: enough to test everything around
+    a model."""
+    from tests.towers import write_tiny
 
-    Its answers mean nothing, but equal pictures have equal vectors: enough to test everything around a model.
-    """
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    config = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-    }
-    folder = tmp_path_factory.mktemp("tiny-model")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    clip = open_clip.model.CLIP(**config)
-    save_file(
-        {k: v.contiguous() for k, v in clip.state_dict().items()}, folder / "open_clip_model.safetensors"
-    )
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("tiny-model"))
 
 
 Vsearch = Callable[..., "subprocess.CompletedProcess[str]"]

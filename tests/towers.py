@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -146,4 +148,22 @@ def write_multilingual(folder: Any, sentencepiece: bool = False) -> Any:
     clip = open_clip.model.CustomTextCLIP(32, config["vision_cfg"], told)
     tensors = {k: v.contiguous().clone() for k, v in clip.state_dict().items()}
     save_file(tensors, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_tiny(folder: Path, seed: int = 0) -> Path:
+    """A CLIP of 64-pixel pictures and 32 dimensions with random weights, in open_clip's folder form."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    state = {k: v.contiguous() for k, v in open_clip.model.CLIP(**config).state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
     return folder

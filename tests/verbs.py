@@ -21,8 +21,15 @@ ROOT = Path(__file__).parent.parent
 NAMES = ("one", "two", "three", "four")
 CACHED = "a sentence asked before"
 SERVERS = ("serve", "web")
-TRAINING = ("train", "train-proposals", "eval", "adopt", "import-checkpoint")  # the verbs that need torch
-WRITERS = ("verify --repair", "index", "adopt", "forget")
+TRAINING = (
+    "train",
+    "train-proposals",
+    "eval",
+    "adopt",
+    "reindex",
+    "import-checkpoint",
+)  # the verbs that need torch
+WRITERS = ("verify --repair", "index", "adopt", "reindex", "forget")
 
 
 class Ran(NamedTuple):
@@ -40,7 +47,8 @@ class Ran(NamedTuple):
 
 
 def make_files(folder: Path) -> None:
-    """What the verbs are run on, in `folder`: four small videos in videos/, annotations in two forms, a released file."""
+    """What the verbs are run on, in `folder`: four small videos in videos/, annotations in two forms, a released
+    file, a tiny model."""
     (folder / "videos").mkdir(parents=True)
     for i, name in enumerate(NAMES):
         path = write_video(folder / "videos" / f"{name}.mp4", frames=40 + 20 * i, fps=10)
@@ -51,6 +59,9 @@ def make_files(folder: Path) -> None:
     marks = {name: {"subset": "training", "duration": 4.0, "annotations": segments} for name in NAMES}
     (folder / "marks.json").write_text(json.dumps({"database": marks}))
     write_released(folder / "released.safetensors")
+    from tests.towers import write_tiny
+
+    write_tiny(folder / "tiny")
 
 
 def write_released(path: Path) -> None:
@@ -111,6 +122,7 @@ def commands(folder: Path, out: Path) -> dict[str, list[list[str]]]:
         "verify --repair": [["verify", "--repair"]],
         "index": [["index", str(folder / "videos"), "--progress", "none"]],
         "adopt": [["adopt", str(out / "run")], ["adopt", "--rollback"]],
+        "reindex": [["reindex", "--model", str(folder / "tiny"), "--progress", "none"]],
         "forget": [["forget", "--yes", "one.mp4"]],
     }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 A pure function over a video's dense features, their times and a query vector. Candidates are the training-free
 proposals (where the picture changes) and the runs of frames above several levels of fit to the query (where the
-meaning changes); each is judged by how far its fit stands out from the rest of the video.
+meaning changes); each is judged by how far its fit stands out from the rest of the video, and by its borders.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vsearch.maths import normalise
-from vsearch.retriever.actions.proposals import Floats, Ints, Timeline, propose
+from vsearch.retriever.actions.proposals import Floats, Ints, Timeline, distinctness, propose
 
 LEVELS = np.linspace(0.2, 0.9, 8)  # of the way from the lowest to the highest fit
+# Chosen on one half of benchmarks/moments.py.
 LENGTH_POWER = (
     0.25  # 0: the highest mean wins, however short; 0.5: the scan statistic, which favours long runs
 )
-SURROUNDINGS = 0.5  # weight of standing out from the frames just before and after, against the whole video
+DISTINCTNESS_POWER = 0.5  # how much an interval that holds together and differs from both sides is worth
 APART = 0.3  # share of the shorter of two answers that may lie in the other
 
 
@@ -42,7 +43,9 @@ def find_intervals(timeline: Timeline, query: Floats, number: int = 10) -> list[
     fit = timeline.unit @ query  # (T,)
     spans = np.unique(np.concatenate([_proposed(timeline), _above_levels(fit)]), axis=0)
     first, last = spans[:, 0], spans[:, 1]
-    order = np.lexsort((last, first, -_standing_out(fit, timeline, first, last)))
+    worth = _standing_out(fit, timeline, first, last)
+    order = np.lexsort((last, first, -worth))
+    order = order[: max(1, int((worth > 0).sum()))]  # what fits less than the video's median is no answer
     kept = order[_apart(timeline.edges_ms[spans[order]], number)]
     means = timeline.means(first[kept], last[kept])
     cosines = normalise(means) @ query
@@ -84,17 +87,10 @@ def _above_levels(fit: Floats) -> Ints:
 
 
 def _standing_out(fit: Floats, timeline: Timeline, first: Ints, last: Ints) -> npt.NDArray[np.float64]:
-    """(P,) how much better each span fits than the video and than its surroundings, weighed by its length."""
+    """(P,) how much better each span fits than the video, weighed by its length and by how distinct it is: what the
+    query says of the content, and what the pictures say of the borders."""
     sums = np.concatenate([[0.0], np.cumsum(fit, dtype=np.float64)])
     count = last - first
-    inside = (sums[last] - sums[first]) / count
-    before, after = timeline.flanks(first, last)
-    near = np.maximum((after - before) - count, 1)
-    around = np.where(
-        (after - before) > count,
-        (sums[after] - sums[before] - (sums[last] - sums[first])) / near,
-        sums[-1] / len(fit),
-    )
-    overall = np.median(fit)
-    gain = (1 - SURROUNDINGS) * (inside - overall) + SURROUNDINGS * (inside - around)
-    return np.where(gain > 0, gain * count**LENGTH_POWER, gain)
+    gain = (sums[last] - sums[first]) / count - np.median(fit)
+    weight = count**LENGTH_POWER * np.maximum(distinctness(timeline, first, last), 1e-6) ** DISTINCTNESS_POWER
+    return np.where(gain > 0, gain * weight, gain)

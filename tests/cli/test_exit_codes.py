@@ -84,6 +84,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         (2, "localize one.mp4"),
         (2, "classify one.mp4"),
         (2, "adopt empty"),
+        (2, "reindex"),
+        (2, "reindex --rollback"),
+        (2, "reindex --model empty --library empty"),
+        (2, "query the thing --min sure"),
+        (0, "query the thing --min likely"),  # what cannot be judged is not left out
         (2, "forget"),
         (2, "forget three.mp4 --yes"),
         (2, "forget one.mp4"),  # nobody to ask

@@ -27,7 +27,8 @@ REFUSED = [
     *(f"localize one.mp4 --actions a --threshold {score}" for score in ("nan", "inf", "-0.1", "1.1")),
     *(f"index . --fps {rate}" for rate in ("nan", "inf", "0", "-1", "1e400")),
     *(f"{verb} --device tpu" for verb in ("query 'the thing'", "index .", "localize one.mp4 --actions a",
-                                          "classify one.mp4 --actions a", "adopt x", "adopt --rollback")),
+                                          "classify one.mp4 --actions a", "adopt x", "adopt --rollback",
+                                          "reindex --model x", "reindex --rollback")),
     *(f"query 'the thing' --device {device}" for device in ("tpu", "''", "cuda:", "cuda:x", "'cpu '", "CPU")),
 ]  # fmt: skip
 

@@ -52,6 +52,7 @@ def printing(folder: Path) -> dict[str, list[str]]:
     asked = {verb: orders[-1] for verb, orders in table.items() if verb != "adopt"}
     asked |= {f"query {form}": ["query", NEW, "--no-helper", form] for form in ("--json", "-l", "--csv")}
     asked |= {"index --json": [*asked.pop("index"), "--json"], "--version": ["--version"]}
+    asked |= {"reindex": [*asked.pop("reindex"), "--json"]}
     asked |= {"adopt": [*table["adopt"][0], "--json"], "rollback": [*table["adopt"][1], "--json"]}
     return asked | {"--help": ["--help"], "a verb's --help": ["query", "--help"], "forget": asked["forget"]}
 
@@ -98,7 +99,7 @@ def test_wherever_the_output_of_every_verb_goes(folder: Path, way: str) -> None:
         check(ran, way, verb)
 
 
-HEAVY = {"doctor", "train", "train-proposals", "import-checkpoint", "eval", "adopt", "rollback"}
+HEAVY = {"doctor", "train", "train-proposals", "import-checkpoint", "eval", "adopt", "rollback", "reindex"}
 
 
 def test_what_cannot_be_shown_is_not_forgotten(folder: Path) -> None:
@@ -142,6 +143,8 @@ HOSTILE = [
     ["status", "--library", UNDECODABLE],
     ["verify", "--library", UNDECODABLE],
     ["adopt", UNDECODABLE],
+    ["reindex", "--model", UNDECODABLE],
+    ["query", NEW, "--min", UNDECODABLE],
     ["index", UNDECODABLE],
     ["index", ".", "--model", UNDECODABLE],
     ["index", ".", "--decoder", UNDECODABLE],

@@ -133,7 +133,9 @@ def test_a_run_stopped_between_the_passes_goes_on_with_the_second(
 ) -> None:
     index.stop_at = "full rate"
     with monkeypatch.context() as killed:
-        killed.setattr(run._Run, "_publish", lambda *_: None)  # as if killed before anything was published
+        killed.setattr(
+            run.IndexRun, "_publish", lambda *_: None
+        )  # as if killed before anything was published
         with pytest.raises(KeyboardInterrupt):
             index()
     with Library.open(index.library) as library:
