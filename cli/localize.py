@@ -47,7 +47,7 @@ def localize(
     ] = None,
     per_class: Annotated[int, typer.Option(min=1, help="At most so many intervals a name and video.")] = 20,
     per_video: Annotated[int, typer.Option(min=1, help="At most so many intervals a video.")] = 100,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely.")] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less likely.")] = 0.4,
     overlapping: Annotated[
         bool, typer.Option("--all", help="Overlapping intervals of a name too, as for scoring.")
     ] = False,

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ from vsearch.cli.common import note, printable
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
-    from vsearch.indexer import Progress, Report
+    from vsearch.indexer import Progress
+
+    Report = Callable[[Progress], None]
 
 PLAIN_EVERY_S = 5.0
 

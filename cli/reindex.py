@@ -42,17 +42,14 @@ def reindex(
     Exit code 0 when all is well, 3 when the model was changed but some files failed.
     """
     from vsearch.cli.progress import reporter
-    from vsearch.indexer import IndexOptions, change_model, go_back
+    from vsearch.indexer import IndexOptions, change_model
     from vsearch.library import find_library
 
     if (model is None) == (not rollback):
         raise VsearchError("give --model NAME, or --rollback, and not both")
-    place = find_library(library)
-    if model is None:
-        done = go_back(place)
-    else:
-        with reporter(progress) as report:
-            done = change_model(place, IndexOptions(model=model, device=device), report)
+    options = None if model is None else IndexOptions(model=model, device=device)
+    with reporter(progress) as report:
+        done = change_model(find_library(library), options, report)
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, **asdict(done)})
     else:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from vsearch.indexer.adopt import rollback
     from vsearch.indexer.clip import export_clip
     from vsearch.indexer.run import IndexOptions
-    from vsearch.indexer.runs import change_model, go_back, index_videos
-    from vsearch.indexer.shared_progress import Progress, Report, running
+    from vsearch.indexer.runs import change_model, index_videos
+    from vsearch.indexer.shared_progress import Progress, running
     from vsearch.indexer.sniff import MATROSKA, MP4
     from vsearch.indexer.still import is_picture, read_still, still_at
     from vsearch.indexer.training_frames import open_frames
@@ -23,10 +23,8 @@ __all__ = [
     "MP4",
     "IndexOptions",
     "Progress",
-    "Report",
     "change_model",
     "export_clip",
-    "go_back",
     "index_videos",
     "is_picture",
     "open_frames",
@@ -40,8 +38,8 @@ __getattr__ = face(__name__, {
     "adopt": "rollback",
     "clip": "export_clip",
     "run": "IndexOptions",
-    "runs": "change_model go_back index_videos",
-    "shared_progress": "Progress Report running",
+    "runs": "change_model index_videos",
+    "shared_progress": "Progress running",
     "sniff": "MATROSKA MP4",
     "still": "is_picture read_still still_at",
     "training_frames": "open_frames",

@@ -87,7 +87,7 @@ def adopt(
         embed: Callable[..., Any] = head.embed_windows  # stored moments have what it asks of windows
         with side_by_side() as lanes:
             generation = library.publish_update(encoder_id, embed=embed, each=_counted(lanes, sets, told))
-        told(Progress("measuring what chance scores"))
+        told(Progress("measuring what chance scores", sets, sets))
         with contextlib.suppress(ModelError):  # words can wait for the next run
             score_neutral(library, encoder_id)
     return Adopted(

@@ -400,9 +400,9 @@ class IndexRun:
 
     def _measure_chance(self, encoder_id: int) -> None:
         """For the words of answers, which must not cost the run."""
-        self._report(Progress("measuring what chance scores", self._videos, self._videos_done))
+        told = Progress("measuring what chance scores", self._videos, self._videos_done)
         try:
-            score_neutral(self.library, encoder_id, self._encoder)
+            score_neutral(self.library, encoder_id, self._encoder, lambda: self._report(told))
         except ModelError as error:
             self._warn(f"answers come without words such as likely: {error}")
 

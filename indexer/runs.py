@@ -81,35 +81,30 @@ class Changed:
     changed: bool = True
 
 
-def change_model(path: Path, options: IndexOptions, report: Report) -> Changed:
-    """Let another model, or another build of the same, answer in the library at `path`, with moments of its own.
+def change_model(path: Path, options: IndexOptions | None, report: Report) -> Changed:
+    """Let another model, or another build of the same, answer in the library at `path`, with moments of its own. Without
+    `options`: the model before the present one, with its very index.
 
-    Raises LibraryError without an index, ModelError for a model that cannot be had.
+    Raises LibraryError without an index, or with none to go back to, ModelError for a model that cannot be had.
     """
     from vsearch.library import Library
 
     with Library.open(path) as library, library.writing(), shared(path, report) as told:
-        return _ModelChange(library, options, told).change()
+        return _go_back(library) if options is None else _ModelChange(library, options, told).change()
 
 
-def go_back(path: Path) -> Changed:
-    """Let the model before the present one answer again, with its very index. Raises LibraryError when none is kept."""
-    from vsearch.library import Library
-
+def _go_back(library: Library) -> Changed:
     began = time.monotonic()
-    with Library.open(path) as library, library.writing():
-        present = _live(library)
-        encoders = {encoder.id: encoder for encoder in library.encoders()}
-        before = next(
-            (g for g in library.generations() if encoders[g.encoder_id].backbone != present.backbone), None
-        )
-        if before is None:
-            raise LibraryError(
-                "there is no model to go back to: this library has had only one since it was made"
-            )
-        generation = library.switch(before.id)
-        former = encoders[before.encoder_id]
-        behind = len(_contents(library) - library.contents_with_frames(former.backbone))
+    present = _live(library)
+    encoders = {encoder.id: encoder for encoder in library.encoders()}
+    before = next(
+        (g for g in library.generations() if encoders[g.encoder_id].backbone != present.backbone), None
+    )
+    if before is None:
+        raise LibraryError("there is no model to go back to: this library has had only one since it was made")
+    generation = library.switch(before.id)
+    former = encoders[before.encoder_id]
+    behind = len(_contents(library) - library.contents_with_frames(former.backbone))
     return Changed(
         former.spec["model"],
         present.spec["model"],

@@ -51,10 +51,16 @@ def renew_moments(library: Library, encoder_id: int) -> int:
     return sum(map(len, moments.values()))
 
 
-def score_neutral(library: Library, encoder_id: int, encoder: TextEncoder | None = None) -> None:
+def score_neutral(
+    library: Library,
+    encoder_id: int,
+    encoder: TextEncoder | None = None,
+    begun: Callable[[], None] = lambda: None,
+) -> None:
     """Bring up to date what the library scores for sentences that have nothing to do with it; words come from that.
 
-    `encoder`: the library's, where it is at hand; else it is loaded if the sentences must be encoded. Raises ModelError
+    `encoder`: the library's, where it is at hand; else it is loaded if the sentences must be encoded. `begun` hears
+    that there is something to do. Raises ModelError
     when it cannot be had.
     """
     from vsearch.models.neutral import neutral_scores, neutral_sentences, neutral_vectors
@@ -63,9 +69,12 @@ def score_neutral(library: Library, encoder_id: int, encoder: TextEncoder | None
     former = library.neutral_scores(live)
     if former is not None and len(former.vectors) != len(neutral_sentences()):
         former = None
+    if library.live_generation() is None:
+        return
     view = library.open_live()
     if not view.generation.count or (former is not None and np.array_equal(former.ids, np.sort(view.ids))):
         return
+    begun()
     if former is not None:
         vectors = former.vectors
     else:

@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vsearch.errors import DamagedFramesError, LibraryError
 from vsearch.library.catalogue.connection import Ask
-from vsearch.library.catalogue.rows import (
-    to_frames,
-    to_video,
-)
+from vsearch.library.catalogue.rows import to_frames, to_video
 from vsearch.library.catalogue.statements import (
     TOLD,
     VIDEO,
@@ -243,9 +240,7 @@ class Reading(ABC):
         for video in unfit:
             self._report_moments(video)
         if astray:
-            self._report(
-                "The search index has moments of which the catalogue has no video that is there; they are not shown"
-            )
+            self._report("The search index has moments of which no video is there; they are not shown")
         return found
 
     def _theirs(self, row: Any, of: Sequence[Video]) -> bool:

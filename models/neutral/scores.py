@@ -23,6 +23,7 @@ CENTRALITY = 0.75  # how much a sentence near all others must score more
 SAMPLE = 4096  # moments that tell the spread
 FEWEST = 20  # moments; with less, nothing tells whether the model knows anything
 CHUNK = 8192  # moments in work at once
+SMALL = 20_000  # moments that are all looked at each time: answers then do not depend on a library's past
 ANEW_GONE, ANEW_GROWN = (
     0.05,
     2.0,
@@ -82,6 +83,8 @@ def centrality(sentences: Floats, first: Floats, text_spread: float) -> Floats:
 
 
 def _stays(former: NeutralScores, ids: Ids) -> bool:
+    if len(ids) <= SMALL:
+        return False
     gone = len(former.ids) - int(np.isin(former.ids, ids, assume_unique=True).sum())
     return gone <= ANEW_GONE * len(former.ids) and len(ids) <= ANEW_GROWN * former.whole
 

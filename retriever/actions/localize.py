@@ -27,7 +27,8 @@ GOOD = 1.5
 WORTH_RANGE = (-2.0, 0.5)  # below REJECT / WORTH: the best proposal is no evidence of an action
 REJECT = 1.5  # deviations above unrelated footage where a name becomes as likely as not
 RIVALRY = 1.0  # how much a name yields where another fits better
-ALIKE = 1.0  # log-odds: intervals of one name that touch and differ by less are one
+SLOPE, OFFSET = 1.6, -2.26  # of log-odds, to those of overlapping a true interval by half or more
+ALIKE = 1.6  # log-odds: intervals of one name that touch and differ by less are one
 SIGMA = 0.3  # soft-NMS: a neighbour of overlap o keeps exp(-o^2 / SIGMA) of its score
 FEWEST_REFERENCES = 40  # windows; with less, the model's own calibration says what unrelated footage scores
 LABELS_PER_PROPOSAL = 3
@@ -50,7 +51,7 @@ class Limits:
 
     per_class: int = 50
     per_video: int = 200
-    least_score: float = 0.5
+    least_score: float = 0.4
     overlapping: bool = False
 
 
@@ -80,6 +81,8 @@ def localize(
     if not len(proposals) or not names:
         return []
     scores = classify_proposals(timeline, proposals, texts, background)  # (P, C)
+    if not limits.overlapping:  # soft-NMS takes them down anyway, and ranks better as they are
+        scores = calibrated(scores)
     found = []
     keep = min(LABELS_PER_PROPOSAL, len(names))
     floor = np.partition(scores, -keep, axis=1)[:, -keep]
@@ -112,6 +115,12 @@ def classify_proposals(
     worth = np.log(np.maximum(proposals.score, 1e-9) / good)
     evidence = evidence + WORTH * np.clip(worth, *WORTH_RANGE)[:, None]
     return (1 / (1 + np.exp(-np.clip(evidence, -30, 30)))).astype(np.float32)
+
+
+def calibrated(scores: Floats) -> Floats:
+    """Scores as the share of intervals called so that overlap a true one by half or more (Platt scaling)."""
+    p = np.clip(scores.astype(np.float64), 1e-9, 1 - 1e-9)
+    return (1 / (1 + np.exp(-(SLOPE * np.log(p / (1 - p)) + OFFSET)))).astype(np.float32)
 
 
 def background_from(references: Floats, texts: Floats) -> Background:

@@ -184,7 +184,7 @@ def test_every_question_works_with_a_head_that_looks_at_order(
 ) -> None:
     adopt(library, checkpoint(tmp_path / "run", model, "actionclip"))
     video = library.videos()[0]
-    assert search(library, QUERY).hits[0].strength is None  # no calibration is known for its scores
+    assert search(library, QUERY).hits[0].strength is not None  # measured for it anew
     similar = search_similar(library, video, 6000)
     assert len(similar.hits) > 1
     assert search_in(library, video, QUERY).hits
@@ -392,7 +392,7 @@ def test_a_new_library_is_indexed_with_a_head(
     kept = tmp_path / "kept"
     run.rename(kept)
     asked = vsearch("query", QUERY, "--json")
-    assert asked.returncode == 0, asked.stderr
+    assert asked.returncode in (0, 1), asked.stderr  # found, or unlikely
     assert len(json.loads(asked.stdout)["hits"]) == 3
     again = vsearch("index", videos, "--head", kept, "--json")
     assert again.returncode == 0, again.stderr

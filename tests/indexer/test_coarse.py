@@ -75,7 +75,10 @@ def test_the_end_is_that_of_a_run_without_a_first_pass(
     index: Run, tmp_path: Path, folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = index()
-    assert index.stages[-2:] == ["first pass", "full rate"]
+    assert [stage for stage in index.stages if stage in ("first pass", "full rate")] == [
+        "first pass",
+        "full rate",
+    ]
     monkeypatch.setattr(run, "FIRST_PASS_FROM_BYTES", float("inf"))
     alone = Run(tmp_path / "alone", folder, tiny_model)
     reference = alone()

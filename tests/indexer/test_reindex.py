@@ -13,7 +13,7 @@ import pytest
 
 from tests import media
 from vsearch.errors import LibraryError, ModelError
-from vsearch.indexer import IndexOptions, Progress, change_model, go_back, index_videos
+from vsearch.indexer import IndexOptions, Progress, change_model, index_videos
 from vsearch.indexer.run import IndexRun
 from vsearch.library import Library
 from vsearch.models import backbone
@@ -86,7 +86,7 @@ def test_the_old_model_answers_until_all_is_there_and_comes_back_bit_for_bit(
         assert library.neutral_scores(live) is not None
     again = change_model(place, options, lambda told: None)
     assert (again.changed, again.videos) == (False, 0)
-    back = go_back(place)
+    back = change_model(place, None, lambda told: None)
     assert (back.model, model_of(place), answer(place)) == ("mini", "mini", before)
     assert index_hashes(place).items() >= files.items()
 
@@ -101,7 +101,7 @@ def test_a_file_that_fails_now_still_answers_by_the_old_model(place: Path, tiny_
     with Library.open(place) as library:
         assert library.find_video("two.mp4").state == "indexed"
         assert len({m.fingerprint for m in library.moments(library.open_live().ids.tolist())}) == 2
-    go_back(place)
+    change_model(place, None, lambda told: None)
     assert "two.mp4" in answer(place)
 
 
@@ -111,7 +111,7 @@ def test_what_was_indexed_since_comes_to_the_old_model_with_the_next_run(
     change_model(place, IndexOptions(model=str(tiny_model), workers=1), lambda told: None)
     os.utime(media.write_video(place.parent / "videos" / "new.mp4", frames=60, fps=10), (1, 1))
     index_videos(place, [place.parent / "videos"], IndexOptions(workers=1), lambda told: None)
-    back = go_back(place)
+    back = change_model(place, None, lambda told: None)
     assert back.behind == 1
     assert "new.mp4" not in answer(place)
     index_videos(place, [place.parent / "videos"], IndexOptions(workers=1), lambda told: None)
@@ -154,7 +154,7 @@ def test_another_build_of_the_built_in_model_is_changed_by_index_itself(
 
 def test_nothing_to_change_and_nothing_to_go_back_to(place: Path, tmp_path: Path) -> None:
     with pytest.raises(LibraryError, match="no model to go back to"):
-        go_back(place)
+        change_model(place, None, lambda told: None)
     with pytest.raises(LibraryError, match="There is no library"):
         change_model(tmp_path / "none", IndexOptions(model="mini"), lambda told: None)
     with pytest.raises(ModelError):

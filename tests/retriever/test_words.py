@@ -63,7 +63,8 @@ def test_a_moment_near_every_sentence_is_worth_less() -> None:
     assert scores.hubs[0] > scores.hubs[1] + 0.1
 
 
-def test_an_update_looks_only_at_what_is_new() -> None:
+def test_an_update_of_a_large_library_looks_only_at_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsearch.models.neutral.scores.SMALL", 0)
     bank, moments = unit(200, 1).astype(np.float16), unit(60, 2)
     ids = np.arange(60) * 3
     former = neutral_scores(ids[:40], [(ids[:40], moments[:40])], bank)
