@@ -48,14 +48,16 @@ def main() -> None:
             for half in HALVES
         }
         for half, other in (HALVES, HALVES[::-1]):
-            overlaps, words, absent = [], [], []
+            overlaps: list[float] = []
+            words: list[str | None] = []
+            absent: list[bool] = []
             for name, about in truth.items():
                 if about["half"] != half:
                     continue
                 for start, end, text in about["stretches"]:
                     answer = session.search(text, within=videos[name], keep=False)
                     overlaps.append(first_overlap(answer, start, end))
-                    words.append(answer.hits[0].strength in ("likely", "strong"))
+                    words.append(answer.hits[0].strength)
                 strangers = random.Random(name).sample(sorted({*sentences[other]}), CLIPS)
                 for text in strangers:
                     absent.append(session.search(text, within=videos[name], keep=False).confident)
@@ -64,8 +66,11 @@ def main() -> None:
                 print(
                     f"{half}: {len(overlaps)} queries, R1@{limit} {100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
                 )
+            likely = [word in ("likely", "strong") for word in words]
+            unlikely = [word == "unlikely" for word in words]
             print(
-                f"{half}: found {100 * np.mean(words):.0f} % of what is there, {100 * np.mean(absent):.0f} % of what is not"
+                f"{half}: of what is there {100 * np.mean(likely):.0f} % likely, {100 * np.mean(unlikely):.0f} % unlikely; "
+                f"of what is not there {100 * np.mean(absent):.0f} % likely"
             )
 
 
