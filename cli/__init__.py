@@ -54,6 +54,7 @@ VERBS = {
     "eval": "eval:evaluate",
     "adopt": "adopt:adopt",
     "reindex": "reindex:reindex",
+    "forget-model": "forget_model:forget_model",
     "import-checkpoint": "import_checkpoint:import_checkpoint",
     "train-proposals": "train_proposals:train_proposals",
     "models": "models:models",

@@ -49,6 +49,8 @@ def status(library: LibraryOption = None, as_json: JsonOption = False) -> None:
     else:
         print(f"model     {state.encoder.identity}")
         print(f"index     generation {state.generation.id}, {state.generation.count} moments, {_age(state)}")
+    for name, size in state.kept.items():
+        print(f"kept      {printable(name)}, {human_size(size)} of frames; `vsearch forget-model` frees them")
     for name, rows in troubled.items():
         if rows:
             print(f"\n{name}:")

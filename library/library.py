@@ -392,6 +392,21 @@ class Library(Reading):
             self._sweep()
             return count
 
+    def forget_models(self, encoders: Iterable[EncoderInfo]) -> None:
+        """Drop what is kept of these encoders' backbones, none of which may be that of the one that answers."""
+        chosen = list(encoders)
+        with self.writing():
+            live = self.live_encoder()
+            if live is not None and live.backbone in {encoder.backbone for encoder in chosen}:
+                raise LibraryError(
+                    f"{live.spec['model']} answers in this library; change to another first: vsearch reindex --model NAME"
+                )
+            with self._catalogue.write() as session:
+                publishing.forget_backbones(session, {encoder.backbone for encoder in chosen})
+            for encoder in chosen:
+                delete(chance.neutral_file(self.path, encoder.identity))
+            self._sweep()
+
     def verify(
         self, *, repair: bool = False, embed: Embed | None = None, makers: Makers | None = None
     ) -> Report:

@@ -29,7 +29,7 @@ TRAINING = (
     "reindex",
     "import-checkpoint",
 )  # the verbs that need torch
-WRITERS = ("verify --repair", "index", "adopt", "reindex", "forget")
+WRITERS = ("verify --repair", "index", "adopt", "reindex", "forget-model", "forget")
 
 
 class Ran(NamedTuple):
@@ -123,6 +123,7 @@ def commands(folder: Path, out: Path) -> dict[str, list[list[str]]]:
         "index": [["index", str(folder / "videos"), "--progress", "none"]],
         "adopt": [["adopt", str(out / "run")], ["adopt", "--rollback"]],
         "reindex": [["reindex", "--model", str(folder / "tiny"), "--progress", "none"]],
+        "forget-model": [["forget-model", "--yes", "mini"]],
         "forget": [["forget", "--yes", "one.mp4"]],
     }  # fmt: skip
 

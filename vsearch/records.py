@@ -247,6 +247,7 @@ class LibrarySummary:
     encoder: EncoderInfo | None  # the one that answers
     generation: Generation | None
     up_to_date: bool  # whether the index has exactly the moments that it should have
+    kept: dict[str, int]  # of other models: bytes of their frames
 
 
 LAST_HITS = "last_hits"  # noted in the library, so that `vsearch clip 1` knows what 1 was

@@ -175,7 +175,7 @@ def localize(
     request: Request,
     video: int,
     actions: Text,
-    threshold: Annotated[float, Query(ge=0, le=1)] = 0.5,
+    threshold: Annotated[float, Query(ge=0, le=1)] = 0.4,
     format: Annotated[str, Query(pattern="^(json|csv|srt|vtt)$")] = "json",
 ) -> Localized | Response:
     """When the named actions (with commas between) happen in a video."""

@@ -141,7 +141,9 @@ def summary(session: Session, library: Path) -> LibrarySummary:
     if live is not None and encoder is None:
         raise no_encoder()
     first_look = select(FrameSetRow.fingerprint).where(
-        FrameSetRow.fps == COARSE_FPS, FrameSetRow.id.in_(current_frame_sets())
+        FrameSetRow.fps == COARSE_FPS,
+        FrameSetRow.id.in_(current_frame_sets()),
+        FrameSetRow.backbone == ("" if encoder is None else encoder.backbone),
     )
     coarse = select(func.count()).where(VideoRow.state.in_(PRESENT), VideoRow.fingerprint.in_(first_look))
     catalogue = sum(path.stat().st_size for path in library.glob("catalogue.sqlite*"))
@@ -161,7 +163,14 @@ def summary(session: Session, library: Path) -> LibrarySummary:
         encoder=None if encoder is None else to_encoder(encoder, library),
         generation=None if live is None else to_generation(live),
         up_to_date=live is not None and up_to_date(session, library, live.encoder_id),
+        kept={} if encoder is None else _of_other_models(session, encoder.backbone),
     )
+
+
+def _of_other_models(session: Session, backbone: str) -> dict[str, int]:
+    """Bytes of frames of other backbones than that, by backbone."""
+    query = select(FrameSetRow.backbone, func.sum(FrameSetRow.bytes)).where(FrameSetRow.backbone != backbone)
+    return {name: int(size) for name, size in session.execute(query.group_by(FrameSetRow.backbone))}
 
 
 def _index_files(session: Session) -> dict[str, int]:

@@ -325,12 +325,13 @@ class Reading(ABC):
 
     def coarse_contents(self) -> set[str]:
         """Fingerprints of videos of which only the first pass has been: their current frames are keyframes."""
+        live = self.live_encoder()
         with self._asking() as ask:
             found = ask(
-                "SELECT t.fingerprint FROM frame_sets t WHERE t.fps = :coarse AND NOT EXISTS (SELECT 1 FROM frame_sets n "
-                "WHERE n.fingerprint = t.fingerprint AND n.backbone = t.backbone AND n.id > t.id)",
-                coarse=COARSE_FPS,
-            )
+                "SELECT t.fingerprint FROM frame_sets t WHERE t.fps = :coarse AND t.backbone = :backbone AND NOT EXISTS "
+                "(SELECT 1 FROM frame_sets n WHERE n.fingerprint = t.fingerprint AND n.backbone = t.backbone AND n.id > t.id)",
+                coarse=COARSE_FPS, backbone="" if live is None else live.backbone,
+            )  # fmt: skip
         return {row[0] for row in found}
 
     def neutral_scores(self, encoder: EncoderInfo) -> NeutralScores | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,6 +310,17 @@ def drop_generation(session: Session, row: GenerationRow) -> None:
         others |= index_files(other).keys()
     for name in index_files(row).keys() - others:
         discard(session, name)
+
+
+def forget_backbones(session: Session, backbones: Collection[str]) -> None:
+    """Drop everything of these: their encoders' generations, moments and sentences, and their frame sets."""
+    encoders = session.scalars(select(EncoderRow).where(EncoderRow.backbone.in_(backbones))).all()
+    ids = [encoder.id for encoder in encoders]
+    for row in session.scalars(select(GenerationRow).where(GenerationRow.encoder_id.in_(ids))).all():
+        drop_generation(session, row)
+    drop_frame_sets(session, session.scalars(select(FrameSetRow).where(FrameSetRow.backbone.in_(backbones))))
+    for encoder in encoders:
+        session.delete(encoder)
 
 
 def _open_former(folder: Path, former: Generation, embed: Embed | None) -> IndexView | None:

@@ -85,6 +85,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         (2, "classify one.mp4"),
         (2, "adopt empty"),
         (2, "reindex"),
+        (2, "forget-model made-up --yes"),  # which answers
+        (1, "forget-model other --yes"),
         (2, "reindex --rollback"),
         (2, "reindex --model empty --library empty"),
         (2, "query the thing --min sure"),

@@ -17,7 +17,13 @@ from vsearch.cli import VERBS
 
 needs_a_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to")
 NEW = "a sentence never asked"
-SILENT = {"train", "train-proposals", "verify", "verify --repair"}  # of which nothing need be printed
+SILENT = {
+    "train",
+    "train-proposals",
+    "verify",
+    "verify --repair",
+    "forget-model",
+}  # of which nothing need be printed
 WAYS = {
     "a full disk": ("> /dev/full", 2, "no room is left on its disk"),
     "closed": (">&-", 2, "standard output is closed"),
@@ -52,8 +58,8 @@ def printing(folder: Path) -> dict[str, list[str]]:
     asked = {verb: orders[-1] for verb, orders in table.items() if verb != "adopt"}
     asked |= {f"query {form}": ["query", NEW, "--no-helper", form] for form in ("--json", "-l", "--csv")}
     asked |= {"index --json": [*asked.pop("index"), "--json"], "--version": ["--version"]}
-    asked |= {"reindex": [*asked.pop("reindex"), "--json"]}
     asked |= {"adopt": [*table["adopt"][0], "--json"], "rollback": [*table["adopt"][1], "--json"]}
+    asked |= {"reindex": [*asked.pop("reindex"), "--json"], "forget-model": asked.pop("forget-model")}
     return asked | {"--help": ["--help"], "a verb's --help": ["query", "--help"], "forget": asked["forget"]}
 
 
@@ -99,7 +105,17 @@ def test_wherever_the_output_of_every_verb_goes(folder: Path, way: str) -> None:
         check(ran, way, verb)
 
 
-HEAVY = {"doctor", "train", "train-proposals", "import-checkpoint", "eval", "adopt", "rollback", "reindex"}
+HEAVY = {
+    "doctor",
+    "train",
+    "train-proposals",
+    "import-checkpoint",
+    "eval",
+    "adopt",
+    "rollback",
+    "reindex",
+    "forget-model",
+}
 
 
 def test_what_cannot_be_shown_is_not_forgotten(folder: Path) -> None:
@@ -144,6 +160,7 @@ HOSTILE = [
     ["verify", "--library", UNDECODABLE],
     ["adopt", UNDECODABLE],
     ["reindex", "--model", UNDECODABLE],
+    ["forget-model", UNDECODABLE, "--yes"],
     ["query", NEW, "--min", UNDECODABLE],
     ["index", UNDECODABLE],
     ["index", ".", "--model", UNDECODABLE],

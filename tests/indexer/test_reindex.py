@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import media
+from tests.conftest import Vsearch
 from vsearch.errors import LibraryError, ModelError
 from vsearch.indexer import IndexOptions, Progress, change_model, index_videos
 from vsearch.indexer.run import IndexRun
@@ -150,6 +151,25 @@ def test_another_build_of_the_built_in_model_is_changed_by_index_itself(
         assert live.backbone == "mini@another"
         assert len(Session.of(library).search("one that is new").hits) == 3
         assert library.verify().clean
+
+
+def test_what_is_kept_of_the_old_model_can_be_freed(place: Path, tiny_model: Path, vsearch: Vsearch) -> None:
+    change_model(place, IndexOptions(model=str(tiny_model), workers=1), lambda told: None)
+    frames = {*(place / "frames").glob("??/*")}
+    with Library.open(place) as library:
+        (kept,) = library.summary().kept.items()
+        assert kept[0].startswith("mini@")
+        assert kept[1] > 0
+    assert "kept      mini@" in vsearch("status", "--library", place).stdout
+    assert vsearch("forget-model", "mini", "--library", place).returncode == 2  # nobody to ask
+    assert vsearch("forget-model", "mini", "--yes", "--library", place).returncode == 0
+    assert len({*(place / "frames").glob("??/*")}) == len(frames) // 2
+    assert len([*(place / "neutral").iterdir()]) == 1
+    with Library.open(place) as library:
+        assert (library.summary().kept, library.verify().clean) == ({}, True)
+        assert len(Session.of(library).search(ASKED).hits) == 3
+    with pytest.raises(LibraryError, match="no model to go back to"):
+        change_model(place, None, lambda told: None)
 
 
 def test_nothing_to_change_and_nothing_to_go_back_to(place: Path, tmp_path: Path) -> None:
