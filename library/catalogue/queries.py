@@ -143,7 +143,7 @@ def summary(session: Session, library: Path) -> LibrarySummary:
     first_look = select(FrameSetRow.fingerprint).where(
         FrameSetRow.fps == COARSE_FPS,
         FrameSetRow.id.in_(current_frame_sets()),
-        FrameSetRow.backbone == ("" if encoder is None else encoder.backbone),
+        *([] if encoder is None else [FrameSetRow.backbone == encoder.backbone]),
     )
     coarse = select(func.count()).where(VideoRow.state.in_(PRESENT), VideoRow.fingerprint.in_(first_look))
     catalogue = sum(path.stat().st_size for path in library.glob("catalogue.sqlite*"))

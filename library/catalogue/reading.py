@@ -328,7 +328,7 @@ class Reading(ABC):
         live = self.live_encoder()
         with self._asking() as ask:
             found = ask(
-                "SELECT t.fingerprint FROM frame_sets t WHERE t.fps = :coarse AND t.backbone = :backbone AND NOT EXISTS "
+                "SELECT t.fingerprint FROM frame_sets t WHERE t.fps = :coarse AND :backbone IN ('', t.backbone) AND NOT EXISTS "
                 "(SELECT 1 FROM frame_sets n WHERE n.fingerprint = t.fingerprint AND n.backbone = t.backbone AND n.id > t.id)",
                 coarse=COARSE_FPS, backbone="" if live is None else live.backbone,
             )  # fmt: skip
