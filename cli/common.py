@@ -100,6 +100,16 @@ def note(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
 
+def ask_first(verb: str, what: str, *, yes: bool) -> None:
+    """Go on only when a person, or `yes`, says so. Raises VsearchError where nobody can be asked."""
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise VsearchError(f"nobody can be asked here: --yes {verb}s {what}; nothing was changed")
+    if not typer.confirm(f"{verb.capitalize()} {what}?", err=True):
+        raise typer.Exit(EXIT_NOTHING)
+
+
 def counted(count: int, one: str, many: str) -> str:
     """'1 video', '2 videos'."""
     return f"{count} {one if count == 1 else many}"

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vsearch.cli.common import EXIT_NOTHING, LibraryOption, counted, note, printable, short_path, verb
+from vsearch.cli.common import (
+    EXIT_NOTHING,
+    LibraryOption,
+    ask_first,
+    counted,
+    note,
+    printable,
+    short_path,
+    verb,
+)
 from vsearch.errors import VsearchError
 
 if TYPE_CHECKING:
@@ -64,11 +73,7 @@ def forget(
         if dry_run:
             return
         count = counted(len(chosen), "video", "videos")
-        if not yes:
-            if sys.stdin is None or not sys.stdin.isatty():
-                raise VsearchError(f"nobody can be asked here: --yes forgets {count}; nothing was changed")
-            if not typer.confirm(f"Forget {count}?", err=True):
-                raise typer.Exit(EXIT_NOTHING)
+        ask_first("forget", count, yes=yes)
         opened.forget(chosen)
     note(f"forgot {count}")
 

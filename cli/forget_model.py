@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from vsearch.cli.common import EXIT_NOTHING, LibraryOption, counted, human_size, note, printable, verb
-from vsearch.errors import VsearchError
+from vsearch.cli.common import (
+    EXIT_NOTHING,
+    LibraryOption,
+    ask_first,
+    counted,
+    human_size,
+    note,
+    printable,
+    verb,
+)
 
 
 @verb
@@ -42,10 +49,6 @@ def forget_model(
             raise typer.Exit(EXIT_NOTHING)
         size = human_size(sum(kept.get(backbone, 0) for backbone in {e.backbone for e in chosen}))
         what = f"{size} of frames by {counted(len({e.backbone for e in chosen}), 'model', 'models')}"
-        if not yes:
-            if sys.stdin is None or not sys.stdin.isatty():
-                raise VsearchError(f"nobody can be asked here: --yes drops {what}; nothing was changed")
-            if not typer.confirm(f"Drop {what}?", err=True):
-                raise typer.Exit(EXIT_NOTHING)
+        ask_first("drop", what, yes=yes)
         opened.forget_models(chosen)
     note(f"dropped {what}")
